@@ -1,0 +1,1 @@
+//! The site rendered as one nftables table.

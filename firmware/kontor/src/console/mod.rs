@@ -1,0 +1,5 @@
+//! The `console` applet.
+
+pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}

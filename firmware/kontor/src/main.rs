@@ -1,0 +1,60 @@
+//! The firmware's one program: PID 1, its daemons and the operator's commands.
+//!
+//! This file only chooses the applet. As PID 1 (or as `/init`) it is `init`; otherwise the first argument
+//! names the applet. Each applet lives in its own module and holds the sockets, the clock and the files;
+//! decisions are in the library crates beside this one.
+
+use std::process::ExitCode;
+
+mod console;
+mod ctl;
+mod dhcpd;
+mod dnsd;
+mod init;
+mod netd;
+mod site;
+mod storage;
+mod timed;
+
+const USAGE: &str = "usage: kontor <applet> [arguments]
+
+applets:
+  init       PID 1: early boot, then supervision
+  netd       links, addresses, routes, firewall, WAN DHCP client
+  dhcpd      DHCPv4 server
+  dnsd       DNS forwarder and local zones
+  timed      clock: renders chrony's configuration and runs it
+  storage    finds, grows and mounts the partitions (one-shot)
+  site       validates and applies site files
+  console    status console
+  ctl        operator's commands (`kontor ctl --help`)";
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if std::process::id() == 1 {
+        return init::pid1(&args);
+    }
+    let applet = if args.is_empty() { String::new() } else { args.remove(0) };
+    let result = match applet.as_str() {
+        "init" => return init::pid1(&args),
+        "netd" => netd::run(&args),
+        "dhcpd" => dhcpd::run(&args),
+        "dnsd" => dnsd::run(&args),
+        "timed" => timed::run(&args),
+        "storage" => storage::run(&args),
+        "site" => site::run(&args),
+        "console" => console::run(&args),
+        "ctl" => ctl::run(&args),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kontor {applet}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

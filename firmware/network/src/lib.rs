@@ -1,0 +1,1 @@
+//! Desired and observed network state, and the steps between them.

@@ -1,0 +1,69 @@
+//! Links and the way to the Internet.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// What netd knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetStatus {
+    /// Ports and bridges, in board order.
+    pub links: Vec<LinkStatus>,
+    /// State of the external network.
+    pub wan: WanState,
+    /// What is wrong, for people; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// Interface name (`port1`, `br-lan`).
+    pub name: String,
+    /// Network of the site file it carries, if any.
+    pub network: Option<String>,
+    /// Whether the hardware is present.
+    pub present: bool,
+    /// Whether there is a carrier.
+    pub carrier: bool,
+    /// Hardware address, colon-separated.
+    pub mac: Option<String>,
+    /// PCI path.
+    pub pci: Option<String>,
+    /// IPv4 addresses in force.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// State of the external network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum WanState {
+    /// No address yet; the DHCP client's state by its RFC 2131 name.
+    #[default]
+    Down,
+    /// Asking for an address.
+    Acquiring {
+        /// RFC 2131 state name.
+        client: String,
+    },
+    /// Up.
+    Up(WanLease),
+}
+
+/// What the external network gave us (or the site file fixed).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WanLease {
+    /// Interface.
+    pub interface: String,
+    /// Address and prefix length.
+    pub address: Ipv4Net,
+    /// Default gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers, in order.
+    pub dns_servers: Vec<IpAddr>,
+    /// NTP servers, in order.
+    pub ntp_servers: Vec<Ipv4Addr>,
+    /// Whole lease time in seconds; `None` when static.
+    pub lease_time_s: Option<u32>,
+}

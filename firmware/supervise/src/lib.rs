@@ -1,0 +1,1 @@
+//! Decisions of the service supervisor, as a sans-IO state machine.

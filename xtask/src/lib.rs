@@ -1,0 +1,1 @@
+//! The builder: from locked Debian packages and this workspace to one disk image.
