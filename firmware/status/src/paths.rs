@@ -1,5 +1,7 @@
 //! Every run-time and state path of the firmware, in one place (the table in ARCHITECTURE.md).
 
+use std::path::{Path, PathBuf};
+
 /// Run-time directory (tmpfs); one sub-directory per daemon, owned by that daemon's user.
 pub const RUN: &str = "/run/kontor";
 /// The validated site text in force; written by `kontor site`, read by every daemon at start and on SIGHUP.
@@ -36,3 +38,157 @@ pub const STATE_LEASES: &str = "/data/kontor/dhcpd/leases.journal";
 pub const STATE_WAN_LEASE: &str = "/data/kontor/netd/wan-lease.json";
 /// Port pins of netd (name, PCI path, MAC).
 pub const STATE_PORTS: &str = "/data/kontor/netd/ports.json";
+
+/// The paths of one process: the constants of this module, or other places given on the command line so
+/// that a daemon can be tried unprivileged, inside a namespace, beside the one that serves the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Run-time directory, [`RUN`].
+    pub run: PathBuf,
+    /// Durable state, [`STATE`].
+    pub state: PathBuf,
+    /// Board file, [`BOARD`].
+    pub board: PathBuf,
+    site: Option<PathBuf>,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { run: RUN.into(), state: STATE.into(), board: BOARD.into(), site: None }
+    }
+}
+
+impl Paths {
+    /// The defaults, with `--run DIR`, `--state DIR`, `--site FILE` and `--board FILE` put in (also as
+    /// `--run=DIR`). Every other argument is left to the caller.
+    #[must_use]
+    pub fn from_args(args: &[String]) -> Self {
+        let mut paths = Self::default();
+        let mut rest = args.iter();
+        while let Some(argument) = rest.next() {
+            let (flag, inline) = match argument.split_once('=') {
+                Some((flag, value)) => (flag, Some(PathBuf::from(value))),
+                None => (argument.as_str(), None),
+            };
+            if !matches!(flag, "--run" | "--state" | "--site" | "--board") {
+                continue;
+            }
+            let Some(value) = inline.or_else(|| rest.next().map(PathBuf::from)) else { break };
+            match flag {
+                "--run" => paths.run = value,
+                "--state" => paths.state = value,
+                "--site" => paths.site = Some(value),
+                _ => paths.board = value,
+            }
+        }
+        paths
+    }
+
+    /// See [`SITE`].
+    #[must_use]
+    pub fn site(&self) -> PathBuf {
+        self.site.clone().unwrap_or_else(|| Self::under(&self.run, RUN, SITE))
+    }
+
+    /// See [`SITE_STATUS`].
+    #[must_use]
+    pub fn site_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, SITE_STATUS)
+    }
+
+    /// See [`STORAGE_STATUS`].
+    #[must_use]
+    pub fn storage_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, STORAGE_STATUS)
+    }
+
+    /// See [`NET_STATUS`].
+    #[must_use]
+    pub fn net_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, NET_STATUS)
+    }
+
+    /// See [`DHCP_STATUS`].
+    #[must_use]
+    pub fn dhcp_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, DHCP_STATUS)
+    }
+
+    /// See [`DNS_STATUS`].
+    #[must_use]
+    pub fn dns_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, DNS_STATUS)
+    }
+
+    /// See [`DNS_NAMES_SOCKET`].
+    #[must_use]
+    pub fn names_socket(&self) -> PathBuf {
+        Self::under(&self.run, RUN, DNS_NAMES_SOCKET)
+    }
+
+    /// See [`INIT_SOCKET`].
+    #[must_use]
+    pub fn init_socket(&self) -> PathBuf {
+        Self::under(&self.run, RUN, INIT_SOCKET)
+    }
+
+    /// See [`STATE_LEASES`].
+    #[must_use]
+    pub fn leases(&self) -> PathBuf {
+        Self::under(&self.state, STATE, STATE_LEASES)
+    }
+
+    /// See [`STATE_WAN_LEASE`].
+    #[must_use]
+    pub fn wan_lease(&self) -> PathBuf {
+        Self::under(&self.state, STATE, STATE_WAN_LEASE)
+    }
+
+    /// See [`STATE_PORTS`].
+    #[must_use]
+    pub fn ports(&self) -> PathBuf {
+        Self::under(&self.state, STATE, STATE_PORTS)
+    }
+
+    /// See [`STATE_SITE`].
+    #[must_use]
+    pub fn state_site(&self) -> PathBuf {
+        Self::under(&self.state, STATE, STATE_SITE)
+    }
+
+    /// See [`STATE_SITE_GOOD`].
+    #[must_use]
+    pub fn state_site_good(&self) -> PathBuf {
+        Self::under(&self.state, STATE, STATE_SITE_GOOD)
+    }
+
+    fn under(root: &Path, default_root: &str, constant: &str) -> PathBuf {
+        match Path::new(constant).strip_prefix(default_root) {
+            Ok(relative) => root.join(relative),
+            Err(_) => PathBuf::from(constant),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_the_constants() {
+        let paths = Paths::from_args(&[]);
+        assert_eq!(paths.site(), Path::new(SITE));
+        assert_eq!(paths.names_socket(), Path::new(DNS_NAMES_SOCKET));
+        assert_eq!(paths.leases(), Path::new(STATE_LEASES));
+    }
+
+    #[test]
+    fn flags_replace_whole_trees() {
+        let args =
+            ["boot", "--run", "/tmp/r", "--state=/tmp/s", "--site", "/x.toml", "--state"].map(String::from);
+        let paths = Paths::from_args(&args);
+        assert_eq!(paths.dhcp_status(), Path::new("/tmp/r/dhcpd/status.json"));
+        assert_eq!(paths.leases(), Path::new("/tmp/s/dhcpd/leases.journal"));
+        assert_eq!(paths.site(), Path::new("/x.toml"));
+    }
+}
