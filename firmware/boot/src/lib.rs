@@ -1,1 +1,11 @@
 //! Partitions, slots, seed and first-boot growth: everything about the disk that is a decision.
+//!
+//! Pure functions from bytes to values and back; the builder and the box share them, so that both mean the
+//! same bytes. It never opens a device: `kontor storage` and `xtask` hold the files.
+
+pub mod gpt;
+pub mod partition;
+pub mod slots;
+
+pub use partition::{Guid, PartitionKind};
+pub use slots::{BootState, Slot};
