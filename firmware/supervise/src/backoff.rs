@@ -1,0 +1,71 @@
+//! How long a failed service waits for its next start: capped, doubled, jittered.
+
+use std::time::Duration;
+
+/// The first restart comes at once for people: an office is back within a second.
+pub(crate) const FIRST: Duration = Duration::from_millis(100);
+/// A service that never comes up costs at most one start in this time.
+pub(crate) const CAP: Duration = Duration::from_secs(30);
+/// A service that ran this long starts again from [`FIRST`].
+pub(crate) const STABLE: Duration = Duration::from_secs(60);
+
+/// Consecutive failures and the source of the jitter.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    failures: u32,
+    random: u64,
+}
+
+impl Backoff {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self { failures: 0, random: seed }
+    }
+
+    pub(crate) const fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    pub(crate) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Counts a failure; the delay is 75 % to 125 % of the doubled time, so that services that fell
+    /// together do not come back in step.
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        let doubled = FIRST.saturating_mul(1 << self.failures.min(16)).min(CAP);
+        self.failures = self.failures.saturating_add(1);
+        doubled * (75 + self.below(51)) / 100
+    }
+
+    /// SplitMix64: jitter needs no better randomness, and the crate no dependency.
+    fn below(&mut self, bound: u32) -> u32 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let top = u32::try_from(mixed >> 33).unwrap_or(0);
+        top % bound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_to_the_cap_within_the_jitter() {
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(seed);
+            for failure in 0..40 {
+                let middle = FIRST.saturating_mul(1 << failure.min(16)).min(CAP);
+                let delay = backoff.next_delay();
+                assert!(delay >= middle * 3 / 4 && delay <= middle * 5 / 4, "{failure}: {delay:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_restart_is_within_a_second() {
+        assert!(Backoff::new(7).next_delay() < Duration::from_millis(200));
+    }
+}
