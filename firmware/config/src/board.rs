@@ -1,12 +1,31 @@
 //! The board file: what a machine type has.
+//!
+//! The same file serves the builder (which kernel modules and firmware go into the image) and the box
+//! (ports, console, watchdog). Every key is known here, so that a mistyped one is an error in both.
+
+use serde::Deserialize;
+
+use crate::report::{Findings, Report};
 
 /// A validated board description.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Board {
     /// Name of the board, the file's stem.
     pub name: String,
     /// Network ports in the order printed on the case.
     pub ports: Vec<BoardPort>,
+    /// Boot firmware the image supports on this board.
+    pub firmware: Vec<BoardFirmware>,
+    /// Kernel modules that go into the image (with their dependencies).
+    pub kernel_modules: Vec<String>,
+    /// Kernel modules loaded at every boot because nothing asks for them by modalias (`nf_tables`, …).
+    pub kernel_load: Vec<String>,
+    /// Board-specific words of the kernel command line.
+    pub kernel_cmdline: Vec<String>,
+    /// Terminals that show the console, below /dev (`ttyS0`, `tty0`).
+    pub console_devices: Vec<String>,
+    /// Candidates for the hardware watchdog's module, tried in order.
+    pub watchdog_modules: Vec<String>,
 }
 
 /// One network port of a board.
@@ -17,4 +36,167 @@ pub struct BoardPort {
     /// PCI path (`0000:00:02.0`) when the board fixes it; otherwise ports are assigned in PCI order
     /// at first boot and then pinned.
     pub pci: Option<String>,
+}
+
+/// A kind of boot firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoardFirmware {
+    /// PC BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawBoard {
+    schema: toml::Spanned<u32>,
+    name: String,
+    #[serde(default)]
+    firmware: Vec<BoardFirmware>,
+    #[serde(default)]
+    port: Vec<toml::Spanned<RawPort>>,
+    #[serde(default)]
+    kernel: RawKernel,
+    #[serde(default)]
+    console: RawConsole,
+    #[serde(default)]
+    watchdog: RawWatchdog,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawPort {
+    name: toml::Spanned<String>,
+    pci: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawKernel {
+    #[serde(default)]
+    modules: Vec<String>,
+    #[serde(default)]
+    load: Vec<String>,
+    #[serde(default)]
+    cmdline: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawConsole {
+    #[serde(default)]
+    devices: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawWatchdog {
+    #[serde(default)]
+    modules: Vec<String>,
+}
+
+impl Board {
+    /// Parses and validates a board file.
+    ///
+    /// # Errors
+    /// A [`Report`] of what is wrong: the first type error alone, or every semantic mistake.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Report> {
+        let mut findings = Findings::new(file_name, text);
+        let raw = match toml::from_str::<RawBoard>(text) {
+            Ok(raw) => Some(raw),
+            Err(error) => {
+                findings.add(&error.span().unwrap_or(0..0), error.message(), "");
+                None
+            }
+        };
+        let board = raw.map(|raw| raw.validate(&mut findings));
+        match (findings.into_report(), board) {
+            (None, Some(board)) => Ok(board),
+            (report, _) => Err(report.unwrap_or_else(|| Report::about_file(file_name, "empty", ""))),
+        }
+    }
+
+    /// Names of the ports, in board order.
+    pub fn port_names(&self) -> impl Iterator<Item = &str> {
+        self.ports.iter().map(|port| port.name.as_str())
+    }
+}
+
+impl RawBoard {
+    fn validate(self, findings: &mut Findings) -> Board {
+        if *self.schema.get_ref() != 1 {
+            let message = format!("unknown schema {}", self.schema.get_ref());
+            findings.add(&self.schema.span(), message, "this firmware knows schema 1");
+        }
+        let mut ports: Vec<BoardPort> = Vec::new();
+        for port in self.port {
+            let RawPort { name, pci } = port.into_inner();
+            let (span, name) = (name.span(), name.into_inner());
+            if !is_port_name(&name) {
+                findings.add(&span, format!("`{name}` is not a port name"), "port1, port2, …");
+            }
+            if ports.iter().any(|other| other.name == name) {
+                findings.add(&span, format!("port `{name}` is there twice"), "");
+            }
+            ports.push(BoardPort { name, pci });
+        }
+        Board {
+            name: self.name,
+            ports,
+            firmware: self.firmware,
+            kernel_modules: self.kernel.modules,
+            kernel_load: self.kernel.load,
+            kernel_cmdline: self.kernel.cmdline,
+            console_devices: self.console.devices,
+            watchdog_modules: self.watchdog.modules,
+        }
+    }
+}
+
+/// Port names become interface names (at most 15 characters, of which VLAN numbers need five).
+fn is_port_name(name: &str) -> bool {
+    let number = name.strip_prefix("port");
+    number.is_some_and(|n| !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expect: &str) {
+        assert_eq!(Board::parse("board.toml", text).unwrap_err().to_string(), expect);
+    }
+
+    #[test]
+    fn reads_every_board_of_the_tree() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../board");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let board = Board::parse(&path.display().to_string(), &text).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(path.file_stem().unwrap().to_str(), Some(board.name.as_str()));
+            assert!(board.ports.len() >= 2, "{} is no gateway", board.name);
+        }
+    }
+
+    #[test]
+    fn unknown_key_is_refused() {
+        let text = "schema = 1\nname = \"x\"\n[kernel]\nlod = [\"nf_tables\"]\n";
+        check(
+            text,
+            "error: unknown field `lod`, expected one of `modules`, `load`, `cmdline`\n --> board.toml:4:1\n  |\n\
+             4 | lod = [\"nf_tables\"]\n  | ^^^\n",
+        );
+    }
+
+    #[test]
+    fn schema_and_ports_are_checked_together() {
+        let text = "schema = 2\nname = \"x\"\n[[port]]\nname = \"eth0\"\n";
+        let report = Board::parse("board.toml", text).unwrap_err();
+        let messages: Vec<_> = report.diagnostics.iter().map(|d| d.message.as_str()).collect();
+        assert_eq!(messages, ["unknown schema 2", "`eth0` is not a port name"]);
+    }
 }
