@@ -2,6 +2,13 @@
 //!
 //! Thin, typed wrappers over what the kernel offers, one file per concern. No decisions live here.
 
+pub mod block;
+pub mod cgroup;
 pub mod file;
+pub mod input;
 pub mod notify;
+pub mod notify_socket;
 pub mod signal;
+pub mod spawn;
+pub mod uevent;
+pub mod watchdog;

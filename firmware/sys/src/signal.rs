@@ -20,9 +20,13 @@ impl Signals {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         SignalFd::with_flags(&set, flags).map(Self)
     }
+}
+
+impl Iterator for Signals {
+    type Item = Signal;
 
     /// The next pending signal, if any; never blocks.
-    pub fn next(&mut self) -> Option<Signal> {
+    fn next(&mut self) -> Option<Signal> {
         let info = self.0.read_signal().ok().flatten()?;
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
     }
