@@ -119,18 +119,24 @@ pub(crate) struct Findings<'t> {
     text: &'t str,
     line_starts: Vec<usize>,
     found: Vec<(Range<usize>, String, Option<String>)>,
+    secrets: Vec<Range<usize>>,
 }
 
 impl<'t> Findings<'t> {
     pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file, text, line_starts, found: Vec::new() }
+        Self { file, text, line_starts, found: Vec::new(), secrets: Vec::new() }
     }
 
     /// Notes a mistake at `span` (bytes); `help` says what is allowed, and may be empty.
     pub(crate) fn add(&mut self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         let help = Some(help.into()).filter(|help| !help.is_empty());
         self.found.push((span.clone(), message.into(), help));
+    }
+
+    /// Blanks `span` in the report's text: reports are kept and shown where the file itself is not.
+    pub(crate) fn conceal(&mut self, span: &Range<usize>) {
+        self.secrets.push(span.clone());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -149,8 +155,17 @@ impl<'t> Findings<'t> {
         let found = std::mem::take(&mut self.found);
         let diagnostics: Vec<_> =
             found.into_iter().take(MAX_DIAGNOSTICS).map(|found| self.locate(found)).collect();
-        let (file, text) = (self.file.to_owned(), self.text.to_owned());
+        let (file, text) = (self.file.to_owned(), self.concealed());
         (!diagnostics.is_empty()).then_some(Report { file, text, diagnostics, omitted })
+    }
+
+    fn concealed(&self) -> String {
+        let secret = |at: usize| self.secrets.iter().any(|span| span.contains(&at));
+        if self.secrets.is_empty() {
+            return self.text.to_owned();
+        }
+        let blank = |(at, c)| if secret(at) && c != '\n' { '*' } else { c };
+        self.text.char_indices().map(blank).collect()
     }
 
     fn locate(&self, (span, message, help): (Range<usize>, String, Option<String>)) -> Diagnostic {

@@ -6,7 +6,7 @@ use kontor_config::{Board, Site};
 fn board() -> Board {
     let text = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n\
                 [[port]]\nname = \"port3\"\n";
-    Board::parse("board.toml", text).unwrap()
+    Board::parse("board.toml", text).expect("a right board")
 }
 
 /// A small right site; every wrong one differs from it in one place.

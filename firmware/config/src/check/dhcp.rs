@@ -68,7 +68,7 @@ fn pools(dhcp: &RawDhcp, net: Ipv4Net, findings: &mut Findings) {
             let message = format!("the pool contains {}, the box's own address", net.addr());
             findings.add(span, message, "end the pool before it, or begin behind it");
         } else if let Some((from, to)) = overlapping(&dhcp.pools.value[..index], first, last) {
-            findings.add(span, format!("the pool overlaps the pool {from}-{to}"), "");
+            findings.add(span, format!("the pool overlaps the pool {from}-{to}"), "each address in one pool");
         }
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn names(site: &RawSite, findings: &mut Findings) {
         let At { value, span } = &network.name;
         if let Some(start) = taken.insert(value, span.start) {
             let line = findings.line(start);
-            findings.add(span, format!("network `{value}` is there already, in line {line}"), "");
+            let message = format!("network `{value}` is there already, in line {line}");
+            findings.add(span, message, "each network has a name of its own");
         }
     }
 }

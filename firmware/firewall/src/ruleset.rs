@@ -1,0 +1,154 @@
+//! The table `inet kontor` as text for `nft -f -`.
+
+use std::fmt::Write as _;
+
+use kontor_config::site::Network;
+
+use crate::{Site, Zone};
+
+/// Family and name of the one table; nothing else in the kernel's ruleset is touched.
+pub const TABLE: &str = "inet kontor";
+
+/// Everything that does not depend on the site. The sets and maps it refers to come before it.
+const CHAINS: &str = r"
+	# Before conntrack: a forged packet must not even create a connection.
+	chain spoofed {
+		type filter hook prerouting priority raw; policy accept;
+		meta nfproto ipv4 iifname vmap @source_check
+	}
+	chain source_internal {
+		iifname . ip saddr @internal_sources return
+		# A client without an address asks for one (RFC 2131).
+		ip saddr 0.0.0.0 udp sport 68 udp dport 67 return
+		counter drop
+	}
+	chain source_external {
+		ip saddr @internal_networks counter drop
+		ip saddr @no_source counter drop
+	}
+
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iifname vmap @input_from
+		counter
+	}
+	chain input_external {
+		# Answers to our own DHCP client that do not belong to a connection (broadcast, other server address).
+		meta nfproto ipv4 udp sport 67 udp dport 68 accept
+		jump icmpv6_link
+	}
+	chain input_internal {
+		icmp type echo-request accept
+		icmpv6 type echo-request accept
+		udp dport { 53, 67, 123 } accept
+		tcp dport 53 accept
+		jump icmpv6_link
+	}
+	# RFC 4890, section 4.4.1: a link without these does not work. Hop limit 255 proves that no router
+	# has forwarded the packet (RFC 4861); listener discovery comes from link-local addresses (RFC 3810).
+	chain icmpv6_link {
+		icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept
+		icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } ip6 saddr { ::, fe80::/10 } accept
+		icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
+	}
+
+	# Lines with a smaller MTU than the office's (PPPoE at the provider): no segment too big for the way,
+	# in either direction. Before the filter, which ends at its first accept.
+	chain segment_size {
+		type filter hook forward priority mangle; policy accept;
+		iifname @external tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+		oifname @external tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+	}
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+		ct state vmap { established : accept, related : accept, invalid : drop }
+		iifname vmap @forward_from
+		counter
+	}
+	chain forward_internal {
+		oifname @external accept
+		oifname @internal accept
+	}
+
+	chain translated {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname @external ip saddr @internal_networks masquerade
+	}
+}
+";
+
+/// Renders the whole firewall of a site.
+///
+/// The text is one transaction for `nft -f -`: it makes sure that the table exists, deletes it, and
+/// builds it anew. Names in it come from the validated site (ports and network names), so nothing needs
+/// to be quoted beyond the quotation marks.
+#[must_use]
+pub fn render(site: &Site) -> String {
+    let mut text = format!("table {TABLE} {{}}\ndelete table {TABLE}\ntable {TABLE} {{\n");
+    interface_set(&mut text, "external", site, Zone::External);
+    interface_set(&mut text, "internal", site, Zone::Internal);
+    internal_networks(&mut text, site);
+    text.push_str(
+        "\t# Addresses no packet can come from: this-network, loopback, multicast, reserved (RFC 6890).\n",
+    );
+    let no_source = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"].map(str::to_owned);
+    block(&mut text, "set no_source", "ipv4_addr", true, &no_source);
+    zone_map(&mut text, "source_check", site, None, "jump source");
+    zone_map(&mut text, "input_from", site, Some("accept"), "goto input");
+    forward_map(&mut text, site);
+    text.push_str(CHAINS);
+    text
+}
+
+fn interface_set(text: &mut String, name: &str, site: &Site, zone: Zone) {
+    let interfaces: Vec<_> = site.networks_in(zone).map(quoted).collect();
+    block(text, &format!("set {name}"), "ifname", false, &interfaces);
+}
+
+fn internal_networks(text: &mut String, site: &Site) {
+    let fixed =
+        || site.networks_in(Zone::Internal).filter_map(|n| Some((quoted(n), n.static_address()?.trunc())));
+    let networks: Vec<_> = fixed().map(|(_, net)| net.to_string()).collect();
+    block(text, "set internal_networks", "ipv4_addr", true, &networks);
+    let sources: Vec<_> = fixed().map(|(interface, net)| format!("{interface} . {net}")).collect();
+    block(text, "set internal_sources", "ifname . ipv4_addr", true, &sources);
+}
+
+/// A verdict map that sends each interface to the chain of its zone.
+fn zone_map(text: &mut String, name: &str, site: &Site, loopback: Option<&str>, verdict: &str) {
+    let mut elements: Vec<_> = loopback.iter().map(|verdict| format!("\"lo\" : {verdict}")).collect();
+    for network in &site.networks {
+        elements.push(format!("{} : {verdict}_{}", quoted(network), zone_name(network.zone)));
+    }
+    block(text, &format!("map {name}"), "ifname : verdict", false, &elements);
+}
+
+/// Only internal networks begin connections through the box.
+fn forward_map(text: &mut String, site: &Site) {
+    let internal = site.networks_in(Zone::Internal);
+    let elements: Vec<_> = internal.map(|n| format!("{} : goto forward_internal", quoted(n))).collect();
+    block(text, "map forward_from", "ifname : verdict", false, &elements);
+}
+
+fn block(text: &mut String, head: &str, kind: &str, interval: bool, elements: &[String]) {
+    let flags = if interval { " flags interval;" } else { "" };
+    // nft refuses an empty list of elements.
+    let elements = match elements {
+        [] => String::new(),
+        some => format!("\n\t\telements = {{ {} }}", some.join(", ")),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "\t{head} {{\n\t\ttype {kind};{flags}{elements}\n\t}}");
+}
+
+fn quoted(network: &Network) -> String {
+    format!("\"{}\"", network.interface())
+}
+
+fn zone_name(zone: Zone) -> &'static str {
+    match zone {
+        Zone::External => "external",
+        Zone::Internal => "internal",
+    }
+}
