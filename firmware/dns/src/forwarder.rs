@@ -1,0 +1,631 @@
+//! The forwarder: local zones, then the cache, then the upstreams.
+//!
+//! A sans-IO machine. Give it queries, upstream answers and the time; take answers and messages to send
+//! from [`Forwarder::poll_transmit`]. It owns every decision (what is answered locally, whom to ask, how
+//! long to wait, what to keep) and no socket. Each message upstream carries its own token: the caller opens
+//! one socket per token, so that every question leaves from its own random port (RFC 5452 §9.2).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::answer::{Answer, Asked, TtlLimits, check_answer};
+use crate::cache::{Cache, Hit, Key};
+use crate::error::{AnswerError, WireError};
+use crate::exchange::{Attempt, Exchange, ExchangeKey, Joined, Question};
+use crate::local;
+use crate::response::{
+    ExtendedError, Stored, Synthesis, Transport, limit, write_error, write_header, write_stored,
+};
+use crate::upstream::Upstreams;
+use crate::wire::{CLASS_IN, Query, RD, Rcode, Reject, parse_query, rtype};
+use crate::zone::{ZoneConfig, Zones};
+
+/// Whole time a query may take: stub resolvers give up or repeat after 5 s (resolv.conf(5), `timeout`).
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Messages sent for one question, repeats over TCP or without EDNS not counted.
+const MAX_TRIES: usize = 3;
+/// Wait for an answer over TCP: handshake, question and transfer.
+const TCP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an upstream's error is remembered (RFC 9520 §3.2 recommends 5 s to start with).
+const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
+/// How long silence is remembered: the least RFC 9520 §3.2 allows, because lines come back.
+const SILENCE_LIFETIME: Duration = Duration::from_secs(1);
+/// Datagrams that do not belong to the question before an attempt is given up as under attack (RFC 5452 §9.3).
+const MAX_STRAYS: u32 = 8;
+/// Life of the answer to ANY: a day would do (RFC 8482 §4.2), an hour shows changes sooner.
+const ANY_TTL_S: u32 = 3_600;
+
+/// Bounds of the forwarder.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of the cache.
+    pub cache_bytes: usize,
+    /// Questions on their way at once; each has a socket or more.
+    pub in_flight: usize,
+    /// Queries of one client that wait at once: one PC gone wild must not use up all of `in_flight`.
+    pub per_client: u32,
+    /// Lifetimes of answers.
+    pub ttl: TtlLimits,
+    /// Whether the case of names is randomised towards upstreams (0x20). Off: some servers do not keep it.
+    pub mixed_case: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 16 << 20,
+            in_flight: 1_024,
+            per_client: 128,
+            ttl: TtlLimits::default(),
+            mixed_case: false,
+        }
+    }
+}
+
+/// Who asks, and how the answer gets back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Address and port of the client.
+    pub peer: SocketAddr,
+    /// Address the query came to; the answer leaves from it.
+    pub local: IpAddr,
+    /// Transport of the query.
+    pub transport: Transport,
+    /// The caller's own mark: listener or connection.
+    pub route: u64,
+}
+
+/// What became of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// The answer is in the buffer.
+    Answered,
+    /// The answer comes from [`Forwarder::poll_transmit`] later.
+    Pending,
+    /// There will be no answer.
+    Dropped,
+}
+
+/// What the caller must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transmit {
+    /// Open a socket for `token`, send `message` to `upstream` from a random port.
+    Ask {
+        /// Names the socket in later calls.
+        token: u64,
+        /// Where to.
+        upstream: SocketAddr,
+        /// How; over TCP the caller adds the length.
+        transport: Transport,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// Close the socket of `token`; nothing from it is wanted any more.
+    Close {
+        /// Which.
+        token: u64,
+    },
+    /// Send `message` to a client.
+    Answer {
+        /// To whom.
+        client: Client,
+        /// The message.
+        message: Vec<u8>,
+    },
+}
+
+/// Counters since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Queries.
+    pub queries: u64,
+    /// Of these, answered from the local zones.
+    pub local: u64,
+    /// Of these, answered from the cache.
+    pub cache_hits: u64,
+    /// Messages to upstreams that nobody answered in time.
+    pub upstream_timeouts: u64,
+    /// Queries dropped or refused because of a bound.
+    pub shed: u64,
+}
+
+/// Source of unpredictable numbers.
+pub struct Entropy(Box<dyn FnMut() -> u64 + Send>);
+
+impl Entropy {
+    /// From a function that never repeats itself predictably (a seeded one in tests).
+    pub fn new(source: impl FnMut() -> u64 + Send + 'static) -> Self {
+        Self(Box::new(source))
+    }
+
+    fn next(&mut self) -> u64 {
+        (self.0)()
+    }
+
+    fn id(&mut self) -> u16 {
+        let octets = self.next().to_be_bytes();
+        u16::from_be_bytes([octets[0], octets[1]])
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
+/// The forwarder.
+#[derive(Debug)]
+pub struct Forwarder {
+    limits: Limits,
+    entropy: Entropy,
+    hasher: RandomState,
+    zones: Zones,
+    zone_serial: u32,
+    cache: Cache,
+    upstreams: Upstreams,
+    exchanges: HashMap<u64, Exchange>,
+    by_question: HashMap<ExchangeKey, u64>,
+    by_token: HashMap<u64, u64>,
+    timers: BTreeSet<(Instant, u64)>,
+    per_client: HashMap<IpAddr, u32>,
+    transmits: VecDeque<Transmit>,
+    next_number: u64,
+    counters: Counters,
+}
+
+impl Forwarder {
+    /// A forwarder without upstreams.
+    ///
+    /// # Errors
+    /// [`WireError::Name`] when the site's names are not usable in DNS.
+    pub fn new(zones: ZoneConfig, limits: Limits, entropy: Entropy) -> Result<Self, WireError> {
+        Ok(Self {
+            limits,
+            entropy,
+            hasher: RandomState::new(),
+            zones: Zones::new(zones, 1)?,
+            zone_serial: 1,
+            cache: Cache::new(limits.cache_bytes),
+            upstreams: Upstreams::default(),
+            exchanges: HashMap::new(),
+            by_question: HashMap::new(),
+            by_token: HashMap::new(),
+            timers: BTreeSet::new(),
+            per_client: HashMap::new(),
+            transmits: VecDeque::new(),
+            next_number: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Replaces the site's names; leases' names and the cache stay.
+    ///
+    /// # Errors
+    /// [`WireError::Name`] when the site's names are not usable in DNS; the old ones then stay in force.
+    pub fn set_zones(&mut self, config: ZoneConfig) -> Result<(), WireError> {
+        let serial = self.zone_serial.wrapping_add(1);
+        self.zones = Zones::new(config, serial)?.with_leases_of(&self.zones);
+        self.zone_serial = serial;
+        Ok(())
+    }
+
+    /// The local zones, to announce and withdraw leases' names.
+    pub fn zones_mut(&mut self) -> &mut Zones {
+        &mut self.zones
+    }
+
+    /// Replaces the upstreams. Questions on their way stay with the old ones until their next try.
+    pub fn set_upstreams(&mut self, addresses: &[SocketAddr]) {
+        if self.upstreams.set(addresses) {
+            self.cache.forget_failures();
+        }
+    }
+
+    /// The upstreams in use.
+    pub fn upstreams(&self) -> impl Iterator<Item = SocketAddr> {
+        self.upstreams.addresses()
+    }
+
+    /// Counters since start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Entries in the cache.
+    #[must_use]
+    pub fn cache_entries(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Names in the local zones.
+    #[must_use]
+    pub fn local_names(&self) -> usize {
+        self.zones.len()
+    }
+
+    /// When [`Forwarder::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|&(at, _)| at)
+    }
+
+    /// The next thing to do.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// Handles a client's message; an answer known now is appended to `out`.
+    #[inline]
+    pub fn handle_query(
+        &mut self,
+        now: Instant,
+        client: Client,
+        message: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        self.counters.queries += 1;
+        let query = match parse_query(message) {
+            Ok(query) => query,
+            Err(Reject::Drop) => return Handled::Dropped,
+            Err(Reject::Header { id, flags, rcode }) => {
+                write_header(id, flags, rcode, out);
+                return Handled::Answered;
+            }
+        };
+        if let Some(rcode) = refused(&query) {
+            write_error(&query, rcode, None, out);
+            return Handled::Answered;
+        }
+        let limit = limit(&query, client.transport);
+        if local::answer(&self.zones, &query, limit, out) {
+            self.counters.local += 1;
+            return Handled::Answered;
+        }
+        if query.qtype == rtype::ANY {
+            write_any(&query, limit, out);
+            return Handled::Answered;
+        }
+        let hash = self.hasher.hash_one((query.qname.wire(), query.qtype));
+        if self.answer_from_cache(now, hash, &query, limit, out) {
+            self.counters.cache_hits += 1;
+            return Handled::Answered;
+        }
+        self.forward(now, client, &query, hash, out)
+    }
+
+    #[inline]
+    fn answer_from_cache(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        query: &Query<'_>,
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match self.cache.find(now, hash, Key::of(query, &query.qname)) {
+            Some(Hit::Answer { stored, age_s }) => write_stored(query, stored, age_s, limit, out),
+            Some(Hit::Failure) => {
+                write_error(query, Rcode::SERVFAIL, Some(ExtendedError::CachedError), out);
+            }
+            None => return false,
+        }
+        true
+    }
+
+    fn forward(
+        &mut self,
+        now: Instant,
+        client: Client,
+        query: &Query<'_>,
+        hash: u64,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        if query.flags & RD == 0 {
+            // Not asked to find out, and not known.
+            write_error(query, Rcode::REFUSED, None, out);
+            return Handled::Answered;
+        }
+        if self.upstreams.is_empty() {
+            write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out);
+            return Handled::Answered;
+        }
+        let question = Question::of(query);
+        let key = ExchangeKey::new(question.key());
+        let known = self.by_question.get(&key).copied();
+        let waiting = self.per_client.get(&client.peer.ip()).copied().unwrap_or(0);
+        let full = known.is_none() && self.exchanges.len() >= self.limits.in_flight;
+        if waiting >= self.limits.per_client || full {
+            self.counters.shed += 1;
+            write_error(query, Rcode::SERVFAIL, None, out);
+            return Handled::Answered;
+        }
+        let number = known.unwrap_or_else(|| self.start(now, question, hash, key));
+        self.join(number, client, query)
+    }
+
+    fn join(&mut self, number: u64, client: Client, query: &Query<'_>) -> Handled {
+        let joined = self.exchanges.get_mut(&number).map(|exchange| exchange.join(client, query));
+        match joined {
+            Some(Joined::Waits) => {
+                *self.per_client.entry(client.peer.ip()).or_default() += 1;
+                Handled::Pending
+            }
+            Some(Joined::Repeated) => Handled::Dropped,
+            Some(Joined::Full) | None => {
+                self.counters.shed += 1;
+                Handled::Dropped
+            }
+        }
+    }
+
+    fn start(&mut self, now: Instant, question: Question, hash: u64, key: ExchangeKey) -> u64 {
+        let number = self.number();
+        let mut exchange = Exchange::new(question, hash, now + DEADLINE);
+        self.try_next(now, number, &mut exchange);
+        self.exchanges.insert(number, exchange);
+        self.by_question.insert(key, number);
+        number
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Asks the next upstream.
+    fn try_next(&mut self, now: Instant, number: u64, exchange: &mut Exchange) {
+        let random = self.entropy.next();
+        let Some(upstream) = self.upstreams.choose(now, &exchange.tried, random) else { return };
+        let attempt = u32::try_from(exchange.tried.len()).unwrap_or(u32::MAX);
+        exchange.tried.push(upstream);
+        let wait = match exchange.transport {
+            Transport::Udp => self.upstreams.timeout(upstream, attempt),
+            Transport::Tcp => TCP_TIMEOUT,
+        };
+        self.ask(now, number, exchange, upstream, wait);
+    }
+
+    fn ask(
+        &mut self,
+        now: Instant,
+        number: u64,
+        exchange: &mut Exchange,
+        upstream: SocketAddr,
+        wait: Duration,
+    ) {
+        let (token, id) = (self.number(), self.entropy.id());
+        let mixed_case = self.limits.mixed_case.then(|| self.entropy.next());
+        let section = exchange.question.section(mixed_case);
+        let edns = self.upstreams.speaks_edns(now, upstream);
+        let message = exchange.question.message(id, &section, edns);
+        let transport = exchange.transport;
+        exchange.attempts.push(Attempt {
+            token,
+            upstream,
+            transport,
+            id,
+            section,
+            edns,
+            sent_at: now,
+            strays: 0,
+        });
+        self.by_token.insert(token, number);
+        self.transmits.push_back(Transmit::Ask { token, upstream, transport, message });
+        self.timers.remove(&(exchange.retry_at, number));
+        exchange.retry_at = (now + wait).min(exchange.deadline);
+        self.timers.insert((exchange.retry_at, number));
+    }
+
+    /// Handles what came in on the socket of `token`.
+    pub fn handle_upstream(&mut self, now: Instant, token: u64, message: &[u8]) {
+        let Some((number, mut exchange)) = self.take(token) else { return };
+        let Some(attempt) = exchange.attempt(token) else { return self.put_back(number, exchange) };
+        let (upstream, took) = (attempt.upstream, now.saturating_duration_since(attempt.sent_at));
+        let asked = Asked { id: attempt.id, question: &attempt.section, exact_case: self.limits.mixed_case };
+        match check_answer(message, asked, self.limits.ttl) {
+            Ok(answer) => {
+                self.upstreams.answered(upstream, took);
+                self.use_answer(now, number, exchange, token, &answer);
+            }
+            Err(AnswerError::Unrelated)
+                if attempt.transport == Transport::Udp && attempt.strays < MAX_STRAYS =>
+            {
+                attempt.strays += 1;
+                self.put_back(number, exchange);
+            }
+            Err(_) => {
+                exchange.refused = true;
+                self.give_up_attempt(now, number, exchange, token);
+            }
+        }
+    }
+
+    /// Handles the end of the socket of `token`: refused, unreachable, closed.
+    pub fn handle_upstream_error(&mut self, now: Instant, token: u64) {
+        let Some((number, mut exchange)) = self.take(token) else { return };
+        if let Some(attempt) = exchange.attempt(token) {
+            self.upstreams.failed(now, attempt.upstream);
+        }
+        self.give_up_attempt(now, number, exchange, token);
+    }
+
+    fn use_answer(&mut self, now: Instant, number: u64, mut exchange: Exchange, token: u64, answer: &Answer) {
+        let Some(attempt) = exchange.attempt(token) else { return self.put_back(number, exchange) };
+        let (upstream, transport, asked_edns) = (attempt.upstream, attempt.transport, attempt.edns);
+        match verdict(answer, transport, asked_edns) {
+            Verdict::Deliver => self.deliver(now, number, exchange, answer),
+            Verdict::AskOverTcp => {
+                self.close(&mut exchange, token);
+                exchange.transport = Transport::Tcp;
+                self.ask(now, number, &mut exchange, upstream, TCP_TIMEOUT);
+                self.put_back(number, exchange);
+            }
+            Verdict::AskWithoutEdns => {
+                self.close(&mut exchange, token);
+                self.upstreams.lacks_edns(now, upstream);
+                let wait = self.upstreams.timeout(upstream, 0);
+                self.ask(now, number, &mut exchange, upstream, wait);
+                self.put_back(number, exchange);
+            }
+            Verdict::Failed => {
+                exchange.refused = true;
+                self.give_up_attempt(now, number, exchange, token);
+            }
+        }
+    }
+
+    /// An attempt came to nothing: ask somebody else, or wait for the others, or give up.
+    fn give_up_attempt(&mut self, now: Instant, number: u64, mut exchange: Exchange, token: u64) {
+        self.close(&mut exchange, token);
+        let somebody_else = self.upstreams.addresses().any(|address| !exchange.tried.contains(&address));
+        if somebody_else && exchange.tried.len() < MAX_TRIES && now < exchange.deadline {
+            self.try_next(now, number, &mut exchange);
+        } else if exchange.attempts.is_empty() {
+            return self.fail(now, number, exchange);
+        }
+        self.put_back(number, exchange);
+    }
+
+    /// Handles everything that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, number)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(exchange) = self.exchanges.remove(&number) {
+                self.retry(now, number, exchange);
+            }
+        }
+    }
+
+    fn retry(&mut self, now: Instant, number: u64, mut exchange: Exchange) {
+        self.counters.upstream_timeouts += 1;
+        if let Some(silent) = exchange.attempts.last() {
+            self.upstreams.failed(now, silent.upstream);
+        }
+        if now >= exchange.deadline || exchange.tried.len() >= MAX_TRIES || self.upstreams.is_empty() {
+            return self.fail(now, number, exchange);
+        }
+        // What was asked before stays open: a late answer is an answer.
+        self.try_next(now, number, &mut exchange);
+        self.put_back(number, exchange);
+    }
+
+    fn deliver(&mut self, now: Instant, number: u64, exchange: Exchange, answer: &Answer) {
+        let key = exchange.question.key();
+        if let Some(lifetime_s) = answer.lifetime_s {
+            let lifetime = Duration::from_secs(u64::from(lifetime_s));
+            self.cache.insert(now, exchange.hash, key, &answer.wire, &answer.ttl_at, lifetime);
+        }
+        let stored = Stored { wire: &answer.wire, ttl_at: &answer.ttl_at };
+        self.finish(number, exchange, |query, limit, out| write_stored(query, stored, 0, limit, out));
+    }
+
+    fn fail(&mut self, now: Instant, number: u64, exchange: Exchange) {
+        let (lifetime, detail) = if exchange.refused {
+            (FAILURE_LIFETIME, ExtendedError::NetworkError)
+        } else {
+            (SILENCE_LIFETIME, ExtendedError::NoReachableAuthority)
+        };
+        self.cache.insert_failure(now, exchange.hash, exchange.question.key(), lifetime);
+        self.finish(number, exchange, |query, _, out| {
+            write_error(query, Rcode::SERVFAIL, Some(detail), out);
+        });
+    }
+
+    fn finish(
+        &mut self,
+        number: u64,
+        mut exchange: Exchange,
+        write: impl Fn(&Query<'_>, usize, &mut Vec<u8>),
+    ) {
+        self.by_question.remove(&ExchangeKey::new(exchange.question.key()));
+        self.timers.remove(&(exchange.retry_at, number));
+        for attempt in std::mem::take(&mut exchange.attempts) {
+            self.by_token.remove(&attempt.token);
+            self.transmits.push_back(Transmit::Close { token: attempt.token });
+        }
+        for waiter in &exchange.waiters {
+            let client = waiter.client;
+            let query = waiter.query(&exchange.question);
+            let mut message = Vec::new();
+            write(&query, limit(&query, client.transport), &mut message);
+            self.transmits.push_back(Transmit::Answer { client, message });
+            self.release(client.peer.ip());
+        }
+    }
+
+    fn release(&mut self, client: IpAddr) {
+        if let Some(waiting) = self.per_client.get_mut(&client) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.per_client.remove(&client);
+            }
+        }
+    }
+
+    fn take(&mut self, token: u64) -> Option<(u64, Exchange)> {
+        let number = *self.by_token.get(&token)?;
+        Some((number, self.exchanges.remove(&number)?))
+    }
+
+    fn put_back(&mut self, number: u64, exchange: Exchange) {
+        self.exchanges.insert(number, exchange);
+    }
+
+    fn close(&mut self, exchange: &mut Exchange, token: u64) {
+        exchange.drop_attempt(token);
+        self.by_token.remove(&token);
+        self.transmits.push_back(Transmit::Close { token });
+    }
+}
+
+/// What to do with an upstream's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Deliver,
+    AskOverTcp,
+    AskWithoutEdns,
+    Failed,
+}
+
+fn verdict(answer: &Answer, transport: Transport, asked_edns: bool) -> Verdict {
+    const FORMERR: u16 = 1;
+    const NOTIMP: u16 = 4;
+    const BADVERS: u16 = 16;
+    let no_edns = matches!(answer.rcode, FORMERR | NOTIMP) && !answer.edns || answer.rcode == BADVERS;
+    match (answer.truncated, transport) {
+        _ if asked_edns && no_edns => Verdict::AskWithoutEdns,
+        (true, Transport::Udp) => Verdict::AskOverTcp,
+        (true, Transport::Tcp) => Verdict::Failed,
+        // NOERROR, NXDOMAIN, and YXDOMAIN (RFC 6672 §2.2: a substitution that became too long) are answers.
+        (false, _) if matches!(answer.rcode, 0 | 3 | 6) && !answer.wire.is_empty() => Verdict::Deliver,
+        (false, _) => Verdict::Failed,
+    }
+}
+
+/// Queries that are answered without looking anything up.
+fn refused(query: &Query<'_>) -> Option<Rcode> {
+    match query.qtype {
+        _ if query.edns.is_some_and(|edns| edns.version > 0) => Some(Rcode::BADVERS),
+        // CHAOS and the rest tell strangers about the server, nothing else.
+        _ if query.qclass != CLASS_IN => Some(Rcode::REFUSED),
+        rtype::AXFR | rtype::IXFR => Some(Rcode::REFUSED),
+        rtype::TKEY | rtype::TSIG => Some(Rcode::NOTIMP),
+        rtype::OPT | 0 => Some(Rcode::FORMERR),
+        _ => None,
+    }
+}
+
+/// The minimal answer to ANY (RFC 8482 §4.2).
+fn write_any(query: &Query<'_>, limit: usize, out: &mut Vec<u8>) {
+    let mut message = Synthesis::synthetic(query, Rcode::NOERROR, out);
+    message.answer(rtype::HINFO, ANY_TTL_S, b"\x07RFC8482\x00");
+    message.finish(limit);
+}
