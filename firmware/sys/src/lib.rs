@@ -11,4 +11,5 @@ pub mod notify_socket;
 pub mod signal;
 pub mod spawn;
 pub mod uevent;
+pub mod watch;
 pub mod watchdog;
