@@ -1,10 +1,6 @@
 //! Kernel settings that belong to the firewall: the same anti-spoofing, said to the routing code.
 
-use std::path::{Path, PathBuf};
-
 use crate::Site;
-
-const ROOT: &str = "/proc/sys/net";
 
 /// For every interface there is and will be (`all` and `default`), and again for those of the site:
 /// `default` does not reach interfaces that exist already.
@@ -33,13 +29,13 @@ const GLOBAL: &[(&str, &str)] = &[
     ("ipv6/conf/all/forwarding", "0"),
 ];
 
-/// Files under /proc/sys with their values, in the order they must be written.
+/// Files below /proc/sys (`net/ipv4/ip_forward`) with their values, in the order they must be written.
 ///
 /// The caller loads the ruleset before: `ip_forward` opens the way through the box. It comes first here
 /// because writing it resets other settings (`accept_redirects`) to the kernel's defaults for a router.
 /// Files of an interface that does not exist (yet) are missing: the caller writes them when it appears.
 #[must_use]
-pub fn sysctls(site: &Site) -> Vec<(PathBuf, String)> {
+pub fn sysctls(site: &Site) -> Vec<(String, String)> {
     let interfaces = ["all".to_owned(), "default".to_owned()];
     let interfaces = interfaces.into_iter().chain(site.networks.iter().map(|network| network.interface()));
     let mut list = vec![setting("ipv4/ip_forward", "1")];
@@ -56,6 +52,6 @@ pub fn sysctls(site: &Site) -> Vec<(PathBuf, String)> {
     list
 }
 
-fn setting(key: &str, value: &str) -> (PathBuf, String) {
-    (Path::new(ROOT).join(key), value.to_owned())
+fn setting(key: &str, value: &str) -> (String, String) {
+    (format!("net/{key}"), value.to_owned())
 }
