@@ -1,0 +1,95 @@
+//! Which site a boot begins with: the operator's file, else the last good one, else the default.
+//!
+//! Runs at once after power-on and again when storage has finished. A file with a mistake never stops a
+//! boot and is never silently passed over: its report goes into the status.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use kontor_config::{Board, Site};
+use kontor_status::paths::Paths;
+use kontor_status::{SiteOrigin, SiteStatus};
+use kontor_sys::watch::FileWatch;
+
+use super::{in_force, pending, store};
+
+/// How long the office may wait for the disk. A healthy one takes a second or two; starting with the
+/// wrong addresses would cost every PC of the office more than this.
+const STORAGE_WAIT: Duration = Duration::from_secs(8);
+
+/// A site that may be put in force.
+struct Choice {
+    text: String,
+    site: Site,
+    origin: SiteOrigin,
+    error: Option<String>,
+}
+
+/// Waits for storage, chooses, and puts the choice in force.
+pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
+    let watch = FileWatch::new(&paths.storage_status())?;
+    if !watch.wait_for_file(STORAGE_WAIT)? {
+        eprintln!("storage has not reported within {} s: going on without it", STORAGE_WAIT.as_secs());
+    }
+    let durable = store::is_durable(paths);
+    if durable {
+        store_pending(paths, board);
+    }
+    if !durable && pending::take(paths).is_some() {
+        // The operator has loaded a file since the last choice; there is nothing newer.
+        return Ok(in_force::status(paths));
+    }
+    let choice = choose(paths, board)?;
+    let status = in_force::apply(paths, &choice.text, &choice.site, choice.origin, choice.error)?;
+    if durable && choice.origin == SiteOrigin::File {
+        // The site is in force either way; without the copy only the way back is missing.
+        if let Err(error) = store::promote(paths, &choice.text) {
+            eprintln!("the last good site cannot be stored: {error}");
+        }
+    }
+    Ok(status)
+}
+
+/// What was loaded before the disk appeared becomes the operator's file on it.
+fn store_pending(paths: &Paths, board: &Board) {
+    let Some((bytes, info)) = pending::take(paths) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return pending::discard(paths) };
+    if Site::parse("pending.toml", text, board).is_err() {
+        return pending::discard(paths);
+    }
+    match store::store(paths, text, &info) {
+        Ok(number) => {
+            eprintln!("the site file loaded earlier is now stored as number {number}");
+            pending::discard(paths);
+        }
+        Err(error) => eprintln!("the site file loaded earlier cannot be stored yet: {error}"),
+    }
+}
+
+fn choose(paths: &Paths, board: &Board) -> anyhow::Result<Choice> {
+    let mut error = None;
+    for (path, origin) in
+        [(paths.state_site(), SiteOrigin::File), (paths.state_site_good(), SiteOrigin::LastGood)]
+    {
+        match candidate(&path, board) {
+            Ok(Some((text, site))) => return Ok(Choice { text, site, origin, error }),
+            Ok(None) => {}
+            // The operator's file is the one to mend; the report of the older copy would only confuse.
+            Err(report) => error = error.or(Some(report)),
+        }
+    }
+    let text = Site::default_text().to_owned();
+    let site = Site::default_site(board).context("the default site does not fit this board")?;
+    Ok(Choice { text, site, origin: SiteOrigin::Default, error })
+}
+
+/// A stored file and its site; nothing when there is none; the report when it is wrong.
+fn candidate(path: &Path, board: &Board) -> Result<Option<(String, Site)>, String> {
+    let name = path.display().to_string();
+    let bytes = store::read_bounded(path).map_err(|error| format!("error: {name}: {error}\n"))?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    let site = Site::parse_bytes(&name, &bytes, board).map_err(|report| report.to_string())?;
+    let text = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+    Ok(Some((text, site)))
+}

@@ -1,0 +1,65 @@
+//! A new site file: validated, stored, put in force. With any mistake nothing changes.
+
+use anyhow::{Context, bail};
+use kontor_config::{Board, Site};
+use kontor_status::SiteOrigin;
+use kontor_status::paths::Paths;
+
+use super::store::{self, Info};
+use super::{in_force, pending};
+
+/// What a successful load did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Loaded {
+    /// Number in the history; nothing when the change will not survive a restart.
+    pub(super) number: Option<u32>,
+    /// Revision in force.
+    pub(super) revision: u64,
+    /// Why it is less than it should be.
+    pub(super) warning: Option<String>,
+}
+
+/// Validates `bytes` and makes them the site of the box.
+///
+/// # Errors
+/// The report, when the file is refused; or what could not be written. The site in force stays then.
+pub(super) fn load(
+    paths: &Paths,
+    board: &Board,
+    name: &str,
+    bytes: &[u8],
+    info: &Info,
+) -> anyhow::Result<Loaded> {
+    let site = match Site::parse_bytes(name, bytes, board) {
+        Ok(site) => site,
+        Err(report) => {
+            let report = report.to_string();
+            in_force::refuse(paths, &report).context("the site's status cannot be written")?;
+            bail!("the site file is refused, nothing has changed\n\n{report}");
+        }
+    };
+    let text = std::str::from_utf8(bytes)?;
+    let (number, mut warning) = keep(paths, text, info)?;
+    let status = in_force::apply(paths, text, &site, SiteOrigin::File, None)?;
+    in_force::clear_error(paths)?;
+    if number.is_some()
+        && let Err(error) = store::promote(paths, text)
+    {
+        // Stored and in force; only the way back still leads to the site before.
+        warning = Some(format!("the last good site cannot be stored: {error}"));
+    }
+    Ok(Loaded { number, revision: status.revision, warning })
+}
+
+/// Stores the file, or keeps it in RAM when there is no disk.
+fn keep(paths: &Paths, text: &str, info: &Info) -> anyhow::Result<(Option<u32>, Option<String>)> {
+    if store::is_durable(paths) {
+        let number = store::store(paths, text, info).context("the site file cannot be stored")?;
+        pending::discard(paths);
+        return Ok((Some(number), None));
+    }
+    pending::keep(paths, text, info).context("the site file cannot be kept")?;
+    let warning =
+        "THE CHANGE IS NOT DURABLE: the data partition is not mounted, a restart loses this site file";
+    Ok((None, Some(warning.to_owned())))
+}

@@ -1,0 +1,119 @@
+//! The site files that survive: under /data/kontor/site, readable by root alone.
+//!
+//! `site.toml` is the operator's newest file, `good.toml` the newest one that was put in force, and
+//! `history/NNNN.toml` every file ever loaded, with `NNNN.info.toml` saying who, when and why. Every
+//! write is durable, in that order: a power cut leaves the old site or the new one, never half of it.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use kontor_config::MAX_SITE_SIZE;
+use kontor_status::StorageStatus;
+use kontor_status::paths::Paths;
+use kontor_sys::file::write_durable;
+use serde::{Deserialize, Serialize};
+
+/// Old entries beyond these are dropped: at 256 KiB each they stay far below a data partition's size.
+const MAX_HISTORY: usize = 200;
+
+/// Why a site file came to the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Info {
+    /// Who loaded it.
+    pub(super) who: String,
+    /// UTC by the box's clock, RFC 3339.
+    pub(super) when: String,
+    /// The operator's words.
+    #[serde(default)]
+    pub(super) why: String,
+}
+
+/// Whether `data` is mounted, as far as storage has said.
+pub(super) fn is_durable(paths: &Paths) -> bool {
+    let status = fs::read(paths.storage_status()).unwrap_or_default();
+    serde_json::from_slice::<StorageStatus>(&status).is_ok_and(|status| status.data_mounted)
+}
+
+/// A file nobody has checked, cut off just beyond the biggest size a site file may have (the parser
+/// then refuses it). Nothing when there is no such file, or only an empty one: what a power cut may leave.
+pub(super) fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    read_limited(file).map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()))
+}
+
+/// As [`read_bounded`], from any source.
+pub(super) fn read_limited(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_SITE_SIZE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Stores a validated file as the operator's newest; returns its number in the history.
+pub(super) fn store(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
+    let history = history_directory(paths);
+    DirBuilder::new().recursive(true).mode(0o700).create(&history)?;
+    let number = numbers(paths)?.last().map_or(1, |last| last + 1);
+    let header = toml::to_string(info).map_err(io::Error::other)?;
+    write_durable(&history.join(format!("{number:04}.info.toml")), header.as_bytes())?;
+    write_durable(&history.join(format!("{number:04}.toml")), text.as_bytes())?;
+    write_durable(&paths.state_site(), text.as_bytes())?;
+    prune(paths)?;
+    Ok(number)
+}
+
+/// Stores what is in force as the last good site, unless it is that already.
+pub(super) fn promote(paths: &Paths, text: &str) -> io::Result<()> {
+    let path = paths.state_site_good();
+    if fs::read(&path).is_ok_and(|good| good == text.as_bytes()) {
+        return Ok(());
+    }
+    write_durable(&path, text.as_bytes())
+}
+
+/// Numbers in the history, oldest first.
+pub(super) fn numbers(paths: &Paths) -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(history_directory(paths)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".toml")?.parse::<u32>().ok());
+        numbers.extend(number);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The header of one entry; damaged ones are told apart by being `None`.
+pub(super) fn info(paths: &Paths, number: u32) -> Option<Info> {
+    let text = fs::read_to_string(history_directory(paths).join(format!("{number:04}.info.toml"))).ok()?;
+    toml::from_str(&text).ok()
+}
+
+fn prune(paths: &Paths) -> io::Result<()> {
+    let numbers = numbers(paths)?;
+    for number in &numbers[..numbers.len().saturating_sub(MAX_HISTORY)] {
+        for suffix in ["info.toml", "toml"] {
+            let removed = fs::remove_file(history_directory(paths).join(format!("{number:04}.{suffix}")));
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn history_directory(paths: &Paths) -> PathBuf {
+    paths.state_site().with_file_name("history")
+}

@@ -1,0 +1,176 @@
+//! Boots and loads in a scratch directory.
+
+use std::fs;
+use std::path::PathBuf;
+
+use kontor_config::{Board, Site};
+use kontor_status::paths::Paths;
+use kontor_status::{SiteOrigin, SiteStatus, StorageStatus};
+
+use super::store::Info;
+use super::{boot, in_force, load, store};
+
+struct Machine {
+    scratch: tempfile::TempDir,
+    paths: Paths,
+    board: Board,
+}
+
+impl Machine {
+    /// A box whose storage has finished, with or without a data partition.
+    fn new(data_mounted: bool) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut paths = Paths::default();
+        paths.run = scratch.path().join("run");
+        paths.state = scratch.path().join("state");
+        let board = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
+        let board = Board::parse("board.toml", board).unwrap();
+        let this = Self { scratch, paths, board };
+        this.storage(data_mounted);
+        this
+    }
+
+    fn storage(&self, data_mounted: bool) {
+        let status = StorageStatus { data_mounted, ..StorageStatus::default() };
+        write(self.paths.storage_status(), &serde_json::to_string(&status).unwrap());
+    }
+
+    /// Power off and on: what was in RAM is gone.
+    fn restart(&self, data_mounted: bool) {
+        fs::remove_dir_all(self.scratch.path().join("run")).unwrap();
+        self.storage(data_mounted);
+    }
+
+    fn boot(&self) -> SiteStatus {
+        boot::boot(&self.paths, &self.board).unwrap()
+    }
+
+    fn load(&self, text: &str) -> anyhow::Result<load::Loaded> {
+        load::load(&self.paths, &self.board, "new.toml", text.as_bytes(), &info())
+    }
+
+    fn in_force(&self) -> String {
+        fs::read_to_string(self.paths.site()).unwrap()
+    }
+}
+
+fn info() -> Info {
+    Info { who: "operator".into(), when: "2026-11-21T18:03:09Z".into(), why: "new printer".into() }
+}
+
+fn write(path: PathBuf, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn site_of(office: &str) -> String {
+    Site::default_text().replace("\"Kontor\"", &format!("{office:?}"))
+}
+
+#[test]
+fn default_without_any_file() {
+    let machine = Machine::new(true);
+    let status = machine.boot();
+    assert_eq!((status.origin, status.error, status.revision), (SiteOrigin::Default, None, 1));
+    assert_eq!(machine.in_force(), Site::default_text());
+    assert!(!machine.paths.state_site_good().exists(), "the default is never taken for an operator's site");
+}
+
+#[test]
+fn operators_file_is_taken_and_becomes_the_last_good_one() {
+    let machine = Machine::new(true);
+    write(machine.paths.state_site(), &site_of("Huber"));
+    let status = machine.boot();
+    assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::File, "Huber"));
+    assert_eq!(fs::read_to_string(machine.paths.state_site_good()).unwrap(), site_of("Huber"));
+}
+
+#[test]
+fn last_good_site_when_the_operators_has_an_error() {
+    let machine = Machine::new(true);
+    write(machine.paths.state_site(), &site_of("Huber"));
+    machine.boot();
+    write(machine.paths.state_site(), &site_of("Neu").replace("port2", "port7"));
+    machine.restart(true);
+    let status = machine.boot();
+    assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::LastGood, "Huber"));
+    let error = status.error.unwrap();
+    assert!(error.contains("has no port `port7`") && error.contains("/site/site.toml:18:10"), "{error}");
+    assert_eq!(machine.in_force(), site_of("Huber"));
+}
+
+#[test]
+fn empty_or_binary_files_do_not_stop_a_boot() {
+    let machine = Machine::new(true);
+    write(machine.paths.state_site(), "");
+    assert_eq!(machine.boot().error, None, "an empty file is what a power cut leaves: no file");
+    fs::write(machine.paths.state_site(), [0xff; 600]).unwrap();
+    write(machine.paths.state_site_good(), "also damaged");
+    let status = machine.boot();
+    assert_eq!(status.origin, SiteOrigin::Default);
+    assert!(status.error.unwrap().contains("not UTF-8"));
+}
+
+#[test]
+fn load_is_stored_with_who_when_why_and_survives() {
+    let machine = Machine::new(true);
+    machine.boot();
+    let loaded = machine.load(&site_of("Huber")).unwrap();
+    assert_eq!(loaded, load::Loaded { number: Some(1), revision: 2, warning: None });
+    assert_eq!(machine.load(&site_of("Huber 2")).unwrap().number, Some(2));
+    assert_eq!(store::numbers(&machine.paths).unwrap(), [1, 2]);
+    assert_eq!(store::info(&machine.paths, 1), Some(info()));
+    machine.restart(true);
+    let status = machine.boot();
+    assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::File, "Huber 2"));
+}
+
+#[test]
+fn refused_load_changes_nothing_and_is_told() {
+    let machine = Machine::new(true);
+    machine.load(&site_of("Huber")).unwrap();
+    let error = machine.load(&site_of("Neu").replace("port2", "port7")).unwrap_err().to_string();
+    assert!(error.contains("--> new.toml:"), "{error}");
+    assert_eq!(machine.in_force(), site_of("Huber"));
+    let status = in_force::status(&machine.paths);
+    assert_eq!((status.office.as_str(), status.revision), ("Huber", 1));
+    assert!(status.error.as_ref().unwrap().contains("port7"));
+    assert_eq!(store::numbers(&machine.paths).unwrap(), [1]);
+    // The second choice of the same boot forgets nothing; the next right file does.
+    assert_eq!(machine.boot().error, status.error);
+    machine.load(&site_of("Huber")).unwrap();
+    assert_eq!(in_force::status(&machine.paths).error, None);
+}
+
+#[test]
+fn load_without_a_disk_holds_until_the_disk_appears() {
+    let machine = Machine::new(false);
+    machine.boot();
+    let loaded = machine.load(&site_of("Huber")).unwrap();
+    assert_eq!(loaded.number, None);
+    assert!(loaded.warning.unwrap().contains("NOT DURABLE"));
+    assert_eq!(machine.boot().office, "Huber");
+    // A disk with an older file appears: what the operator loaded wins, and is stored now.
+    write(machine.paths.state_site(), &site_of("Old"));
+    machine.storage(true);
+    assert_eq!(machine.boot().office, "Huber");
+    assert_eq!(fs::read_to_string(machine.paths.state_site()).unwrap(), site_of("Huber"));
+    machine.restart(true);
+    assert_eq!(machine.boot().office, "Huber");
+}
+
+#[test]
+fn same_site_again_is_no_change() {
+    let machine = Machine::new(true);
+    let first = machine.boot();
+    assert_eq!(machine.boot(), first);
+}
+
+#[test]
+fn arguments_mix_with_the_options_of_paths() {
+    let args = ["--run", "/x", "load", "-", "--why=new printer", "--who", "me"].map(str::to_owned);
+    let arguments = super::Arguments::parse(&args).unwrap();
+    assert_eq!(arguments.words, ["load", "-"]);
+    assert_eq!((arguments.who.as_deref(), arguments.why.as_deref()), (Some("me"), Some("new printer")));
+    assert!(super::Arguments::parse(&["--what".to_owned(), "x".to_owned()]).is_err());
+}
