@@ -1,1 +1,9 @@
 //! The builder: from locked Debian packages and this workspace to one disk image.
+
+pub mod archive;
+pub mod command;
+pub mod deb;
+pub mod image;
+pub mod qemu;
+pub mod tools;
+pub mod workspace;

@@ -1,0 +1,102 @@
+//! `cargo xtask lock`: makes `rootfs/packages.lock` from the archive's current state.
+
+use anyhow::{Context, Result, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::archive::cache::{Cache, FetchOptions};
+use crate::archive::lock_file::LockFile;
+use crate::archive::repository::Repository;
+use crate::archive::sets;
+
+/// Resolve every package set against the Debian archive and write rootfs/packages.lock
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Args {
+    /// Change only these packages (with the others of their source, and what they newly need)
+    #[arg(long = "package", value_name = "NAME")]
+    pub packages: Vec<String>,
+    /// Show what would change, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only check that the lock fits the declared sets; needs no network
+    #[arg(long, conflicts_with_all = ["packages", "dry_run"])]
+    pub check: bool,
+    /// Folder with the sets' declarations and the lock file
+    #[arg(long, hide = true, default_value_t = default_rootfs())]
+    pub rootfs: Utf8PathBuf,
+    /// Mirror of the Debian archive (default: that of the host's apt configuration)
+    #[arg(long, env = "KONTOR_MIRROR", value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Mirror of the Debian security archive
+    #[arg(long, env = "KONTOR_MIRROR_SECURITY", value_name = "URL")]
+    pub mirror_security: Option<String>,
+    /// Accept a release file past its date (a frozen mirror): security fixes may be missing
+    #[arg(long)]
+    pub ignore_valid_until: bool,
+    /// No progress bars
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+fn default_rootfs() -> Utf8PathBuf {
+    Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Utf8Path::new(".")).join("rootfs")
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let path = args.rootfs.join("packages.lock");
+    if args.check {
+        LockFile::load(&path)?.check_requests(&sets::load(&args.rootfs)?)?;
+        println!("{path} fits the declared sets");
+        return Ok(());
+    }
+    let cache = Cache::open(&args.fetch_options())?;
+    let repository = Repository::load(&args.rootfs)?;
+    let old = if path.exists() { LockFile::load(&path)? } else { LockFile::new(&path) };
+    let archive = repository.archive(&cache, Some(&old))?;
+    let new = if args.packages.is_empty() {
+        repository.lock(&archive, &path)?
+    } else {
+        let mut new = old.clone();
+        repository.relock_from(&archive, &mut new, &sources_of(&old, &args.packages)?)?;
+        new
+    };
+    report(&old, &new);
+    if args.dry_run {
+        return Ok(());
+    }
+    new.save()
+}
+
+impl Args {
+    fn fetch_options(&self) -> FetchOptions {
+        FetchOptions {
+            mirror: self.mirror.clone(),
+            mirror_security: self.mirror_security.clone(),
+            ignore_valid_until: self.ignore_valid_until,
+            quiet: self.quiet,
+            ..FetchOptions::default()
+        }
+    }
+}
+
+fn sources_of<'a>(lock: &'a LockFile, names: &[String]) -> Result<Vec<&'a str>> {
+    let all: Vec<_> = lock.sets().flat_map(|(_, packages)| packages).collect();
+    ensure!(!all.is_empty(), "--package needs a lock file: run `cargo xtask lock` without it first");
+    let source = |name: &String| {
+        let found = all.iter().find(|package| package.name == *name);
+        found
+            .map(|package| package.source.as_str())
+            .with_context(|| format!("the lock has no package {name:?}"))
+    };
+    names.iter().map(source).collect()
+}
+
+fn report(old: &LockFile, new: &LockFile) {
+    let changes = old.changes(new);
+    changes.iter().for_each(|line| println!("{line}"));
+    for (set, packages) in new.sets() {
+        let size: u64 = packages.iter().map(|package| package.size).sum();
+        println!("{set}: {} packages, {:.1} MB", packages.len(), size as f64 / 1e6);
+    }
+    println!("{} changes", changes.len());
+}

@@ -1,0 +1,3 @@
+//! The commands of `cargo xtask`, one file each.
+
+pub mod lock;

@@ -1,0 +1,178 @@
+//! What is inside a `.deb`: the entries of its data member, streamed, with owners, modes, devices and attributes.
+//!
+//! Nothing is unpacked here and no maintainer script is read. Paths that leave the package's root are refused.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+
+use anyhow::{Context, Result, bail, ensure};
+use camino::Utf8Path;
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File {
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink {
+        /// Its text, as in the package: relative or absolute.
+        target: String,
+    },
+    /// Another name of a file that came earlier.
+    Hardlink {
+        /// Path of that file, like [`Entry::path`].
+        target: String,
+    },
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+}
+
+/// One entry of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path below the root, without a leading `./` or `/`; empty for the root itself.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u64,
+    /// Group.
+    pub gid: u64,
+    /// Seconds since 1970.
+    pub mtime: u64,
+    /// Extended attributes, sorted by name.
+    pub xattrs: Vec<(String, Vec<u8>)>,
+}
+
+/// Calls `each` with every entry of the package's data member, in its order.
+pub fn entries(deb: impl AsRef<Utf8Path>, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
+    let deb = deb.as_ref();
+    let file = File::open(deb).with_context(|| format!("opening {deb}"))?;
+    read(BufReader::with_capacity(1 << 17, file), &mut each).with_context(|| format!("package {deb}"))
+}
+
+fn read(reader: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
+    let mut archive = ar::Archive::new(reader);
+    let mut first = true;
+    while let Some(member) = archive.next_entry() {
+        let mut member = member.context("not an ar archive, or truncated")?;
+        let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
+        if std::mem::take(&mut first) {
+            check_format(&name, &mut member)?;
+        }
+        if name.starts_with("data.tar") {
+            let data = decompress(&name, member)?;
+            return read_tar(data, each).with_context(|| format!("member {name}"));
+        }
+    }
+    bail!("no data.tar member: not a Debian package, or truncated")
+}
+
+/// The first member says the format's version (deb(5)); only major 2 exists.
+fn check_format(name: &str, member: &mut impl Read) -> Result<()> {
+    let mut version = String::new();
+    member.take(16).read_to_string(&mut version).context("member debian-binary")?;
+    ensure!(name == "debian-binary" && version.starts_with("2."), "not a Debian package of format 2.x");
+    Ok(())
+}
+
+fn decompress<'a>(name: &str, member: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(match name {
+        "data.tar" => Box::new(member),
+        "data.tar.gz" => Box::new(flate2::read::GzDecoder::new(member)),
+        "data.tar.xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(member)),
+        "data.tar.zst" => Box::new(zstd::Decoder::new(member)?),
+        other => bail!("member {other}: unknown compression"),
+    })
+}
+
+fn read_tar(data: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
+    let mut tar = tar::Archive::new(data);
+    for entry in tar.entries()? {
+        each(convert(entry?)?)?;
+    }
+    Ok(())
+}
+
+fn convert(mut entry: tar::Entry<'_, impl Read>) -> Result<Entry> {
+    let path = clean(&text(&entry.path_bytes())?)?;
+    let xattrs = read_xattrs(&mut entry)?;
+    let header = entry.header();
+    let (mode, uid, gid, mtime) = (header.mode()? & 0o7777, header.uid()?, header.gid()?, header.mtime()?);
+    let device = || -> Result<(u32, u32)> {
+        Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+    };
+    let link = || -> Result<String> {
+        let bytes = entry.link_name_bytes().with_context(|| format!("{path}: a link without a target"))?;
+        text(&bytes)
+    };
+    let kind = match header.entry_type() {
+        tar::EntryType::Directory => Kind::Dir,
+        tar::EntryType::Symlink => Kind::Symlink { target: link()? },
+        tar::EntryType::Link => Kind::Hardlink { target: clean(&link()?)? },
+        tar::EntryType::Char => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
+        tar::EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
+        tar::EntryType::Fifo => Kind::Fifo,
+        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+            let mut bytes = Vec::new();
+            let size = entry.size();
+            entry.read_to_end(&mut bytes).with_context(|| format!("{path}: unreadable or truncated"))?;
+            ensure!(bytes.len() as u64 == size, "{path}: truncated");
+            Kind::File { bytes }
+        }
+        other => bail!("{path}: unknown kind of tar entry {:?}", other.as_byte() as char),
+    };
+    ensure!(!path.is_empty() || kind == Kind::Dir, "the package's root is no directory");
+    Ok(Entry { path, kind, mode, uid, gid, mtime, xattrs })
+}
+
+fn read_xattrs(entry: &mut tar::Entry<'_, impl Read>) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut xattrs = Vec::new();
+    if let Some(extensions) = entry.pax_extensions()? {
+        for extension in extensions {
+            let extension = extension?;
+            if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) {
+                xattrs.push((name.to_owned(), extension.value_bytes().to_vec()));
+            }
+        }
+    }
+    xattrs.sort();
+    Ok(xattrs)
+}
+
+fn text(bytes: &[u8]) -> Result<String> {
+    let lossy = || String::from_utf8_lossy(bytes).into_owned();
+    String::from_utf8(bytes.to_vec()).map_err(|_| anyhow::anyhow!("{:?} is not UTF-8", lossy()))
+}
+
+/// A path below the root; one with `..` would leave it.
+fn clean(path: &str) -> Result<String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    ensure!(!parts.contains(&".."), "{path:?} leaves the package's root");
+    ensure!(!path.contains('\0'), "{path:?} holds a zero byte");
+    Ok(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Packages made by code, good and bad.
