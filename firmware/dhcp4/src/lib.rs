@@ -5,14 +5,21 @@
 //! (client) and `dhcpd` (server) hold the rest.
 //!
 //! - [`wire`]: bytes ↔ [`Message`], tolerant of what real clients send, never panicking.
+//! - [`frame`]: the IPv4, UDP and ARP around them.
 //! - [`client`]: the client machine of RFC 2131 §4.4.
+//! - [`server`]: the server machine of RFC 2131 §4.3.
+//! - [`lease`]: lease records and the append-only journal that makes them durable.
 
 pub mod client;
+pub mod frame;
+pub mod lease;
+pub mod server;
 pub mod wire;
 
 mod time;
 
 pub use client::{Client, ClientConfig};
 
+pub use server::Server;
 pub use time::Instant;
 pub use wire::{Message, MessageType, WireError};
