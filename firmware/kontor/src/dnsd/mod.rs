@@ -1,5 +1,78 @@
-//! The `dnsd` applet.
+//! The `dnsd` applet: name service for the office.
+//!
+//! Every decision is in [`kontor_dns`]; this module holds the sockets, the clock and the files. One thread,
+//! one epoll loop, nothing that blocks. It listens on the box's addresses in internal networks and on
+//! loopback, never on external ones, and drops what comes from anywhere else.
 
-pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+mod daemon;
+mod listen;
+mod names;
+mod poller;
+mod settings;
+mod status;
+mod tcp;
+mod upstream;
+
+use std::time::Duration;
+
+use anyhow::Context;
+use kontor_status::paths::Paths;
+use kontor_sys::notify::Notifier;
+use kontor_sys::signal::Signals;
+use kontor_sys::watch::FileWatch;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+
+use daemon::{Daemon, Options};
+
+/// Port of DNS.
+const PORT: u16 = 53;
+/// How long the site file is waited for between two signs of life.
+const SITE_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs dnsd until SIGTERM; SIGHUP reads the site file again.
+///
+/// `--run --state --site --board` move files, `--port N` and `--upstream-port N` ports; all of them for
+/// trial runs.
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let options = Options {
+        paths: Paths::from_args(args),
+        port: port(args, "--port")?,
+        upstream_port: port(args, "--upstream-port")?,
+    };
+    let mut signals = Signals::new(&[Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT])?;
+    let notifier = Notifier::from_environment();
+    raise_file_limit();
+    if !wait_for_site(&options.paths, &mut signals, &notifier)? {
+        return Ok(());
+    }
+    Daemon::new(options, signals, notifier)?.run()
+}
+
+/// Each question on its way has up to three sockets, and the usual soft limit is only 1024.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        eprintln!("the limit of open files stays as it is: {error}");
+    }
+}
+
+/// False when told to stop meanwhile.
+fn wait_for_site(paths: &Paths, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<bool> {
+    let watch = FileWatch::new(&paths.site())?;
+    while !watch.wait_for_file(SITE_WAIT)? {
+        notifier.watchdog();
+        notifier.status("waiting for the site file");
+        if signals.next().is_some_and(|signal| signal != Signal::SIGHUP) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn port(args: &[String], flag: &str) -> anyhow::Result<u16> {
+    let Some(at) = args.iter().position(|argument| argument == flag) else { return Ok(PORT) };
+    let value = args.get(at + 1).with_context(|| format!("{flag} needs a port number"))?;
+    value.parse().with_context(|| format!("{flag}: {value:?} is not a port number"))
 }
