@@ -4,6 +4,7 @@
 
 pub mod block;
 pub mod cgroup;
+pub mod child_signals;
 pub mod file;
 pub mod input;
 pub mod notify;
