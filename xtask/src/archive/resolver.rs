@@ -44,6 +44,7 @@ pub fn resolve(index: &Index, names: &[&str], excluded: &HashSet<&str>) -> Resul
         chosen: Vec::new(),
         by_name: HashMap::new(),
         provided: HashMap::new(),
+        refused: HashMap::new(),
     };
     // As for apt, what is asked for is chosen before any dependency is looked at.
     let mut pending = None;
@@ -113,6 +114,7 @@ struct Decision {
 struct Relations {
     needs: Vec<Rc<Group>>,
     conflicts: Vec<Relation>,
+    provides: Vec<String>,
 }
 
 struct Solver<'a> {
@@ -123,6 +125,8 @@ struct Solver<'a> {
     by_name: HashMap<&'a str, usize>,
     /// Virtual name → chosen packages that provide it.
     provided: HashMap<String, Vec<usize>>,
+    /// Name → chosen packages that conflict with it.
+    refused: HashMap<String, Vec<(usize, Relation)>>,
 }
 
 impl<'a> Solver<'a> {
@@ -161,7 +165,7 @@ impl<'a> Solver<'a> {
     }
 
     /// Returns to the last decision with an untried option; `None` when there is none.
-    #[allow(clippy::type_complexity)]
+    #[expect(clippy::type_complexity, reason = "an empty list is not the absence of one")]
     fn take_back(&mut self, decisions: &mut Vec<Decision>) -> Result<Option<Option<Rc<Pending>>>> {
         while let Some(mut decision) = decisions.pop() {
             self.forget(decision.chosen);
@@ -179,8 +183,11 @@ impl<'a> Solver<'a> {
         let relations = self.relations(number)?;
         self.chosen.push(number);
         self.by_name.insert(&package.name, number);
-        for relation in parse(package, "Provides", &package.provides)?.iter().flatten() {
-            self.provided.entry(relation.name.clone()).or_default().push(number);
+        for name in &relations.provides {
+            self.provided.entry(name.clone()).or_default().push(number);
+        }
+        for relation in &relations.conflicts {
+            self.refused.entry(relation.name.clone()).or_default().push((number, relation.clone()));
         }
         let needs = relations.needs.iter();
         if at.wanted_by == REQUEST {
@@ -195,6 +202,7 @@ impl<'a> Solver<'a> {
         for number in self.chosen.split_off(keep) {
             self.by_name.remove(self.index.package(number).name.as_str());
             self.provided.values_mut().for_each(|numbers| numbers.retain(|n| *n != number));
+            self.refused.values_mut().for_each(|refusals| refusals.retain(|(n, _)| *n != number));
         }
     }
 
@@ -207,23 +215,31 @@ impl<'a> Solver<'a> {
         needs.extend(parse(package, "Depends", &package.depends)?);
         let mut conflicts = parse(package, "Conflicts", &package.conflicts)?;
         conflicts.extend(parse(package, "Breaks", &package.breaks)?);
+        let provides = parse(package, "Provides", &package.provides)?;
         let relations = Rc::new(Relations {
             needs: needs.into_iter().map(Rc::new).collect(),
             conflicts: conflicts.into_iter().flatten().collect(),
+            provides: provides.into_iter().flatten().map(|relation| relation.name).collect(),
         });
         self.groups.insert(number, relations.clone());
         Ok(relations)
     }
 
     fn satisfied(&self, group: &Group) -> bool {
-        group.iter().any(|relation| {
-            self.excluded.contains(relation.name.as_str())
-                || self.by_name.get(relation.name.as_str()).is_some_and(|n| self.matches(*n, relation))
-                || self
-                    .provided
-                    .get(&relation.name)
-                    .is_some_and(|all| all.iter().any(|n| self.matches(*n, relation)))
-        })
+        let satisfies =
+            |r: &Relation| self.excluded.contains(r.name.as_str()) || self.chosen_match(r).is_some();
+        group.iter().any(satisfies)
+    }
+
+    /// The chosen package that satisfies a relation.
+    fn chosen_match(&self, relation: &Relation) -> Option<usize> {
+        let real = self.by_name.get(relation.name.as_str()).into_iter();
+        let providers = self.provided.get(&relation.name).into_iter().flatten();
+        real.chain(providers).copied().find(|number| self.matches(*number, relation))
+    }
+
+    fn name(&self, number: usize) -> &str {
+        &self.index.package(number).name
     }
 
     /// Whether a package satisfies a relation, by its own name or by what it provides.
@@ -290,14 +306,25 @@ impl<'a> Solver<'a> {
         if self.excluded.contains(package.name.as_str()) {
             return Ok(Some(format!("{} is excluded", package.name)));
         }
-        for other in self.chosen.clone() {
-            for (subject, object) in [(number, other), (other, number)] {
-                let relations = self.relations(subject)?;
-                let hit = relations.conflicts.iter().find(|relation| self.matches(object, relation));
-                if let Some(relation) = hit {
-                    let (subject, object) = (self.index.package(subject), self.index.package(object));
-                    return Ok(Some(format!("{} conflicts with {relation} ({})", subject.name, object.name)));
-                }
+        let relations = self.relations(number)?;
+        for relation in &relations.conflicts {
+            // A package may conflict with what it provides itself, to be the only one (policy, section 7.6.2).
+            if let Some(other) = self.chosen_match(relation).filter(|other| *other != number) {
+                return Ok(Some(format!(
+                    "{} conflicts with {relation} ({})",
+                    package.name,
+                    self.name(other)
+                )));
+            }
+        }
+        let names = relations.provides.iter().chain(std::iter::once(&package.name));
+        for (other, relation) in names.filter_map(|name| self.refused.get(name)).flatten() {
+            if *other != number && self.matches(number, relation) {
+                return Ok(Some(format!(
+                    "{} conflicts with {relation} ({})",
+                    self.name(*other),
+                    package.name
+                )));
             }
         }
         Ok(None)
