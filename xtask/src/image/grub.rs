@@ -4,38 +4,25 @@
 //! the slot is loaded, and there is always something that boots or a menu that ends in a reboot. Partitions are
 //! those of the disk GRUB itself came from; only when that disk has no boot state are all disks searched.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use kontor_boot::PartitionKind;
 use kontor_boot::partition::LAYOUT;
 
+use super::bootstate;
 use super::disk::unique_guid;
 use super::process::run;
+use crate::tools::Tools;
 
 /// Modules of both cores; `normal` brings the script interpreter.
-const MODULES: [&str; 17] = [
-    "memdisk",
-    "tar",
-    "part_gpt",
-    "ext2",
-    "linux",
-    "loadenv",
-    "normal",
-    "configfile",
-    "test",
-    "echo",
-    "regexp",
-    "probe",
-    "sleep",
-    "serial",
-    "terminal",
-    "reboot",
-    "halt",
-];
+const MODULES: &str = "memdisk tar part_gpt ext2 iso9660 linux loadenv normal configfile test echo regexp probe \
+    sleep serial terminal reboot halt";
 
 const TEMPLATE: &str = include_str!("grub.cfg");
+
+/// Runs before the configuration, in a parser that only knows simple commands. The prefix without a device makes
+/// the core set `root` to where the firmware loaded it from; no other variable tells that on BIOS machines.
+const ORIGIN: &str = "set origin=$root\nset prefix=(memdisk)/boot/grub\n";
 
 /// Number of a partition, as GRUB and the kernel count them.
 #[must_use]
@@ -51,43 +38,35 @@ pub fn configuration(cmdline: &[String]) -> String {
         .replace("@CMDLINE@", &cmdline.join(" "))
         .replace("@BOOTSTATE@", &number(PartitionKind::BootState))
         .replace("@BOOTSTATE_GUID@", &unique_guid(PartitionKind::BootState).to_string().to_lowercase())
+        .replace("@STATE_FILE@", bootstate::FILE)
         .replace("@SLOT_A@", &number(PartitionKind::SlotA))
         .replace("@SLOT_B@", &number(PartitionKind::SlotB))
 }
 
-/// Makes `core.img` (BIOS) and `BOOTX64.EFI` in `out`.
-///
-/// `command` gives a tool by its name, `modules` is the directory of a platform's GRUB modules.
+/// Makes `core.img` and `boot.img` (BIOS) and `BOOTX64.EFI` in `out`.
 ///
 /// # Errors
 /// When a tool fails or a file cannot be written.
-pub fn make_cores(
-    out: &Utf8Path,
-    configuration: &str,
-    command: impl Fn(&str) -> Command,
-    modules: impl Fn(&str) -> camino::Utf8PathBuf,
-) -> Result<()> {
-    let memdisk = out.join("memdisk.tar");
-    std::fs::write(&memdisk, memdisk_tar(configuration)?)
-        .with_context(|| format!("cannot write {memdisk}"))?;
+pub fn make_cores(out: &Utf8Path, configuration: &str, tools: &Tools) -> Result<()> {
+    let input = |name: &str, bytes: &[u8]| -> Result<Utf8PathBuf> {
+        let path = out.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("cannot write {path}"))?;
+        Ok(path)
+    };
+    let memdisk = input("memdisk.tar", &memdisk_tar(configuration)?)?;
+    let origin = input("origin.cfg", ORIGIN.as_bytes())?;
+    let modules = tools.path("usr/lib/grub");
     for (format, output, extra) in
         [("i386-pc", "core.img", "biosdisk"), ("x86_64-efi", "BOOTX64.EFI", "efifwsetup")]
     {
-        let mut make = command("grub-mkimage");
-        make.args([
-            "-O",
-            format,
-            "-p",
-            "(memdisk)/boot/grub",
-            "-d",
-            modules(format).as_str(),
-            "-m",
-            memdisk.as_str(),
-        ]);
-        make.args(["-o", out.join(output).as_str()]).args(MODULES).arg(extra);
+        let mut make = tools.command("grub-mkimage")?;
+        // The prefix must come after the memdisk, which would else set it.
+        make.args(["-O", format, "-c", origin.as_str(), "-m", memdisk.as_str(), "-p", "/boot/grub"]);
+        make.args(["-d", modules.join(format).as_str(), "-o", out.join(output).as_str()]);
+        make.args(MODULES.split_whitespace()).arg(extra);
         run(make)?;
     }
-    std::fs::copy(modules("i386-pc").join("boot.img"), out.join("boot.img"))
+    std::fs::copy(modules.join("i386-pc/boot.img"), out.join("boot.img"))
         .context("cannot copy GRUB's boot.img")?;
     Ok(())
 }
