@@ -20,6 +20,7 @@ const USAGE: &str = "usage: kontor <applet> [arguments]
 
 applets:
   init       PID 1: early boot, then supervision
+  modules    loads drivers, now and when devices appear
   netd       links, addresses, routes, firewall, WAN DHCP client
   dhcpd      DHCPv4 server
   dnsd       DNS forwarder and local zones
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
     let applet = if args.is_empty() { String::new() } else { args.remove(0) };
     let result = match applet.as_str() {
         "init" => return init::pid1(&args),
+        "modules" => init::modules::run(&args),
+        // The kernel's call of `kernel.modprobe`: `-q -- ALIAS`.
+        "-q" => init::modules::request(&args),
         "netd" => netd::run(&args),
         "dhcpd" => dhcpd::run(&args),
         "dnsd" => dnsd::run(&args),

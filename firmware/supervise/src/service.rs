@@ -23,6 +23,8 @@ pub struct Spec {
     pub stop_deadline: Duration,
     /// Whether SIGHUP makes it read its configuration again.
     pub reloads: bool,
+    /// A one-shot that only runs when it is asked for; until then it counts as done.
+    pub on_demand: bool,
 }
 
 /// Daemon or one-shot.

@@ -97,10 +97,10 @@ impl Supervisor {
             let after = after.collect::<Result<Vec<_>, _>>()?;
             let backoff = Backoff::new(seed.wrapping_add(services.len() as u64));
             services.push(Service {
+                state: if spec.on_demand { State::Done } else { State::Waiting },
+                released: spec.on_demand,
                 spec,
-                state: State::Waiting,
                 after,
-                released: false,
                 restarts: 0,
                 detail: String::new(),
                 reload_pending: false,

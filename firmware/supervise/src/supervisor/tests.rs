@@ -15,6 +15,7 @@ fn spec(name: &'static str, after: &[&'static str], kind: Kind) -> Spec {
         watchdog: Some(20 * S),
         stop_deadline: 3 * S,
         reloads: true,
+        on_demand: false,
     }
 }
 
@@ -176,6 +177,17 @@ fn reload_reaches_a_starting_daemon_when_it_is_ready() {
     expect(&mut supervisor, &[Output::Signal(1, 11, SignalKind::Reload)]);
     supervisor.handle_message(S, 2, Message::Ready);
     expect(&mut supervisor, &[Output::Signal(2, 13, SignalKind::Reload)]);
+}
+
+#[test]
+fn a_service_on_demand_runs_only_when_asked() {
+    let mut later = spec("clock", &[], Kind::OneShot);
+    later.on_demand = true;
+    let mut supervisor = Supervisor::new(vec![later], 1).unwrap();
+    supervisor.handle_timeout(Duration::ZERO);
+    expect(&mut supervisor, &[]);
+    supervisor.restart(S, 0);
+    expect(&mut supervisor, &[Output::Spawn(0)]);
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! The services of the base, in start order: who they are, what they may, and what they wait for.
+
+use std::time::Duration;
+
+use kontor_supervise::{Kind, Readiness, Spec};
+use kontor_sys::cgroup::Limits;
+use kontor_sys::spawn::Capability::{self, NetAdmin, NetBindService, NetRaw, SysTime};
+use kontor_sys::spawn::Identity;
+
+/// The one-shot whose end means that durable state can be read.
+pub(super) const STORAGE: &str = "storage";
+/// The one-shot that chooses and validates the site file.
+pub(super) const SITE: &str = "site";
+/// The one-shot that marks the running slot good.
+pub(super) const MARK_GOOD: &str = "mark-good";
+/// The one-shot that keeps the last known time.
+pub(super) const CLOCK: &str = "clock";
+
+/// Daemons send WATCHDOG=1 every 5 s; three may be lost on a busy box.
+const WATCHDOG: Duration = Duration::from_secs(20);
+const NOTIFY: Kind = Kind::Daemon(Readiness::Notify);
+const MAX_FILES: u64 = 4096;
+
+/// How a service is started, beside what the supervisor knows of it.
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    /// What the supervisor knows.
+    pub(super) spec: Spec,
+    /// Arguments of `kontor`.
+    pub(super) args: Vec<String>,
+    /// User and capabilities.
+    pub(super) identity: Identity,
+    /// Control group limits.
+    pub(super) limits: Limits,
+    /// Open files at most.
+    pub(super) max_files: u64,
+}
+
+/// All of them; `consoles` are terminals below /dev.
+pub(super) fn all(consoles: &[String]) -> Vec<Service> {
+    let mut services = vec![
+        root("modules", &[], NOTIFY, 128),
+        root(STORAGE, &[], Kind::OneShot, 512),
+        essential(root(SITE, &[], Kind::OneShot, 64)),
+        essential(daemon("netd", &[SITE, "modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
+        essential(daemon("dnsd", &[SITE], 203, &[NetBindService], 256)),
+        essential(daemon("dhcpd", &[SITE], 202, &[NetRaw, NetBindService], 96)),
+        daemon("timed", &[SITE], 204, &[SysTime, NetBindService], 64),
+        on_demand(MARK_GOOD, &["storage", "mark-good"]),
+        on_demand(CLOCK, &["storage", "save-clock"]),
+    ];
+    services.extend(consoles.iter().filter_map(|device| console(device)));
+    services[2].args = vec!["site".into(), "boot".into()];
+    services
+}
+
+fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32) -> Service {
+    let spec = Spec {
+        name,
+        after: after.to_vec(),
+        kind,
+        essential: false,
+        // A slow disk, a big site: one-shots and starts are bounded generously; nothing waits for more.
+        start_deadline: Duration::from_secs(60),
+        watchdog: None,
+        stop_deadline: Duration::from_secs(5),
+        reloads: false,
+        on_demand: false,
+    };
+    Service {
+        spec,
+        args: vec![name.to_owned()],
+        identity: Identity::Root,
+        limits: Limits { memory_mib, pids: 64 },
+        max_files: MAX_FILES,
+    }
+}
+
+fn root(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32) -> Service {
+    base(name, after, kind, memory_mib)
+}
+
+fn daemon(
+    name: &'static str,
+    after: &[&'static str],
+    id: u32,
+    capabilities: &[Capability],
+    memory_mib: u32,
+) -> Service {
+    let mut service = base(name, after, NOTIFY, memory_mib);
+    service.identity = Identity::User { id, capabilities: capabilities.to_vec() };
+    service.spec.watchdog = Some(WATCHDOG);
+    service.spec.reloads = true;
+    service
+}
+
+fn essential(mut service: Service) -> Service {
+    service.spec.essential = true;
+    service
+}
+
+fn on_demand(name: &'static str, args: &[&str]) -> Service {
+    let mut service = base(name, &[], Kind::OneShot, 64);
+    service.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    service.spec.start_deadline = Duration::from_secs(20);
+    service.spec.on_demand = true;
+    service
+}
+
+/// The console runs as root: it hands operators' commands to PID 1, which takes them from root only, and
+/// opens the terminal itself. It reads a password and a line; both are bounded.
+fn console(device: &str) -> Option<Service> {
+    let name = match device {
+        "ttyS0" => "console-ttyS0",
+        "ttyS1" => "console-ttyS1",
+        "tty0" => "console-tty0",
+        "tty1" => "console-tty1",
+        "hvc0" => "console-hvc0",
+        _ => return None,
+    };
+    let mut service = base(name, &[], Kind::Daemon(Readiness::Immediate), 128);
+    service.args = vec!["console".to_owned(), format!("/dev/{device}")];
+    service.spec.reloads = true;
+    Some(service)
+}
+
+/// User id of a service; its run-time directory belongs to it.
+pub(super) fn user(service: &Service) -> u32 {
+    match service.identity {
+        Identity::Root => 0,
+        Identity::User { id, .. } => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontor_supervise::Supervisor;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_consistent() {
+        let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()]);
+        let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
+        let supervisor = Supervisor::new(specs, 1).unwrap();
+        for name in [STORAGE, SITE, MARK_GOOD, CLOCK, "console-tty0"] {
+            assert!(supervisor.find(name).is_some(), "{name}");
+        }
+        assert_eq!(services[2].args, ["site", "boot"]);
+        assert_eq!(services[2].spec.name, SITE);
+    }
+
+    #[test]
+    fn essential_daemons_are_watched_and_unprivileged() {
+        for service in all(&[]).iter().filter(|s| s.spec.essential && s.spec.kind != Kind::OneShot) {
+            assert!(service.spec.watchdog.is_some(), "{}", service.spec.name);
+            assert_ne!(user(service), 0, "{}", service.spec.name);
+        }
+    }
+}

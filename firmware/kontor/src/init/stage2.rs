@@ -1,0 +1,112 @@
+//! Stage 2, before the services: the mounts, settings and directories they all expect.
+//!
+//! Every step is on its own: one that fails is reported, and the boot goes on.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kontor_config::Board;
+use kontor_status::paths;
+use nix::mount::{MsFlags, mount};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+
+use super::kmsg;
+
+const RELEASE: &str = "/usr/share/kontor/release.toml";
+
+/// What the base says about itself.
+#[derive(Debug, Default)]
+pub(super) struct Release {
+    /// Firmware version.
+    pub(super) version: String,
+    /// When it was built; the clock is never before it.
+    pub(super) built_at: Duration,
+}
+
+/// Brings the machine to where services can run; returns the problems for the error list.
+pub(super) fn prepare() -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut attempt = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            problems.push(format!("{what}: {error}"));
+        }
+    };
+    // Bounded: whoever fills one of them must not take the memory of the others.
+    for (target, options) in [
+        ("/run", "mode=0755,size=32m"),
+        ("/tmp", "mode=1777,size=64m"),
+        ("/var", "mode=0755,size=64m"),
+        ("/dev/shm", "mode=1777,size=32m"),
+    ] {
+        attempt(&format!("cannot mount {target}"), mount_tmpfs(target, options));
+    }
+    attempt("cannot mount /dev/pts", mount_new("devpts", "/dev/pts", Some("mode=0620,ptmxmode=0666")));
+    attempt("cannot mount control groups", mount_new("cgroup2", kontor_sys::cgroup::ROOT, None));
+    attempt("cannot prepare control groups", kontor_sys::cgroup::prepare());
+    for directory in ["/var/lib", "/var/log", "/var/cache", "/var/tmp", paths::RUN] {
+        attempt(directory, fs::create_dir_all(directory));
+    }
+    attempt("/var/run", std::os::unix::fs::symlink("/run", "/var/run"));
+    attempt("/var/tmp", fs::set_permissions("/var/tmp", fs::Permissions::from_mode(0o1777)));
+    // The kernel asks for modules by running this program (see `modules::request`).
+    attempt("cannot set kernel.modprobe", fs::write("/proc/sys/kernel/modprobe", "/usr/sbin/kontor"));
+    // What services log early must not be lost to the kernel's rate limit.
+    attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on"));
+    attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
+    attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
+    // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.
+    attempt("cannot take Ctrl-Alt-Del", nix::sys::reboot::set_cad_enabled(false).map_err(Into::into));
+    attempt("cannot open /dev/null", use_null_streams());
+    problems
+}
+
+fn mount_tmpfs(target: &str, options: &str) -> io::Result<()> {
+    mount_new("tmpfs", target, Some(options))
+}
+
+fn mount_new(kind: &str, target: &str, options: Option<&str>) -> io::Result<()> {
+    // The root is read-only: mount points below it exist already.
+    let _ = fs::create_dir(target);
+    let flags = MsFlags::MS_NOSUID | if kind == "devpts" { MsFlags::empty() } else { MsFlags::MS_NODEV };
+    Ok(mount(Some(kind), target, Some(kind), flags, options)?)
+}
+
+/// A blocking console (flow control on a serial line) must never block PID 1.
+fn use_null_streams() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(())
+}
+
+/// Reads the release file; a damaged one costs its values, not the boot.
+pub(super) fn release() -> Release {
+    let text = fs::read_to_string(RELEASE).unwrap_or_default();
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let version = table.get("version").and_then(toml::Value::as_str).unwrap_or("unknown").to_owned();
+    let built = table.get("built-at").and_then(toml::Value::as_integer).unwrap_or(0);
+    Release { version, built_at: Duration::from_secs(u64::try_from(built).unwrap_or(0)) }
+}
+
+/// Reads the board file; without it the box runs with a serial and a VGA console.
+pub(super) fn board() -> Board {
+    let text = fs::read_to_string(paths::BOARD).unwrap_or_default();
+    Board::parse(paths::BOARD, &text).unwrap_or_else(|report| {
+        kmsg::error(&format!("board file: {report}"));
+        let console_devices = vec!["ttyS0".to_owned(), "tty0".to_owned()];
+        Board { name: "unknown".to_owned(), console_devices, ..Board::default() }
+    })
+}
+
+/// No certificate and no signature is valid before the day this release was built.
+pub(super) fn floor_clock(built_at: Duration) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if now < built_at
+        && let Err(error) = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(built_at))
+    {
+        kmsg::error(&format!("cannot set the clock: {error}"));
+    }
+}
