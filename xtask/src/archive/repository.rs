@@ -68,7 +68,7 @@ impl Repository {
             let base = format!("{}/dists/{suite}", mirrors.for_suite(suite));
             let release = self.release(cache, &base, suite)?;
             if let Some(locked) = lock.and_then(|lock| lock.releases.get(suite)) {
-                warn_step_back(suite, locked, release.made_at);
+                step_back(suite, locked, release.made_at).inspect(|warning| eprintln!("warning: {warning}"));
             }
             for component in COMPONENTS {
                 let text = packages(cache, &base, &release, component)
@@ -139,15 +139,16 @@ fn resolve(index: &Index, name: &str, declaration: &Declaration) -> Result<Vec<L
     Ok(numbers.into_iter().map(|number| LockedPackage::from(index.package(number))).collect())
 }
 
-fn warn_step_back(suite: &str, locked: &str, made_at: i64) {
+/// What to say when the mirror's state is older than the one the lock was made from.
+fn step_back(suite: &str, locked: &str, made_at: i64) -> Option<String> {
     let now = format_date(made_at);
     // ISO 8601 in UTC sorts as text.
-    if now.as_str() < locked {
-        eprintln!(
-            "warning: the mirror's {suite} is OLDER than the lock ({now} < {locked}): a stale mirror, or somebody \
-             holds back security fixes"
-        );
-    }
+    (now.as_str() < locked).then(|| {
+        format!(
+            "the mirror's {suite} is OLDER than the lock ({now} < {locked}): a stale mirror, or somebody holds back \
+             security fixes"
+        )
+    })
 }
 
 fn packages(cache: &Cache, base: &str, release: &Release, component: &str) -> Result<String> {
@@ -176,4 +177,18 @@ fn packages(cache: &Cache, base: &str, release: &Release, component: &str) -> Re
 
 fn is_not_found(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(HttpError::NotFound { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_archive_than_the_locks_is_told() {
+        let locked = "2026-09-12T07:55:41Z";
+        assert!(
+            step_back("trixie", locked, 1_000_000_000).unwrap().contains("OLDER than the lock (2001-09-09")
+        );
+        assert_eq!(step_back("trixie", locked, 2_000_000_000), None);
+    }
 }

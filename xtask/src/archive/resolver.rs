@@ -343,3 +343,6 @@ impl<'a> Solver<'a> {
         Ok(format!("{by} needs {wanted}, but {}", reasons.join("; ")))
     }
 }
+
+#[cfg(test)]
+mod tests;
