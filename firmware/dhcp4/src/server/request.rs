@@ -148,13 +148,12 @@ impl Server {
     /// The server chosen is another: our offer need not be kept.
     fn withdraw_offer(&mut self, index: usize, peer: &Peer) {
         let table = &mut self.networks[index].table;
-        let Some(address) = table.by_mac(peer.mac) else { return };
-        let Some(entry) = table.get(address).filter(|entry| entry.hold == Hold::Offered).cloned() else {
-            return;
-        };
-        table.remove(address);
-        if entry.leased_before {
-            table.put(address, Entry { hold: Hold::Free, until: entry.until - OFFER_HOLD, ..entry });
+        let offers = table.all_by_mac(peer.mac).filter(|(_, entry)| entry.hold == Hold::Offered);
+        for (address, entry) in offers.map(|(a, entry)| (a, entry.clone())).collect::<Vec<_>>() {
+            table.remove(address);
+            if entry.leased_before {
+                table.put(address, Entry { hold: Hold::Free, until: entry.until - OFFER_HOLD, ..entry });
+            }
         }
     }
 
@@ -197,12 +196,15 @@ impl Server {
 
     /// One client has one address in a network: what else it holds becomes free.
     fn free_others(&mut self, now: Now, index: usize, peer: &Peer, address: Ipv4Addr) {
-        let table = &self.networks[index].table;
-        let Some(other) = table.by_mac(peer.mac).filter(|other| *other != address) else { return };
-        match table.get(other).map(|entry| entry.hold) {
-            Some(Hold::Leased) => self.free(now, index, other),
-            Some(Hold::Offered) => drop(self.networks[index].table.remove(other)),
-            _ => {}
+        let all = self.networks[index].table.all_by_mac(peer.mac);
+        let others: Vec<_> =
+            all.filter(|(other, _)| *other != address).map(|(a, entry)| (a, entry.hold)).collect();
+        for (other, hold) in others {
+            match hold {
+                Hold::Leased => self.free(now, index, other),
+                Hold::Offered => self.expire(now, index, other),
+                Hold::Free | Hold::Declined => {}
+            }
         }
     }
 

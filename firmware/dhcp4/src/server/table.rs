@@ -33,7 +33,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: BTreeMap<Ipv4Addr, Entry>,
-    by_mac: HashMap<[u8; 6], Ipv4Addr>,
+    by_mac: BTreeSet<([u8; 6], Ipv4Addr)>,
     by_client_id: HashMap<Vec<u8>, Ipv4Addr>,
     deadlines: BTreeSet<(Instant, Ipv4Addr)>,
     free: BTreeSet<(Instant, Ipv4Addr)>,
@@ -52,9 +52,16 @@ impl Table {
         self.entries.iter().map(|(address, entry)| (*address, entry))
     }
 
-    /// The address last held by a hardware address.
+    /// All addresses a hardware address holds or held.
+    pub(super) fn all_by_mac(&self, mac: [u8; 6]) -> impl Iterator<Item = (Ipv4Addr, &Entry)> {
+        let all = self.by_mac.range((mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST));
+        all.filter_map(|(_, address)| Some((*address, self.get(*address)?)))
+    }
+
+    /// The address a hardware address holds, else the one it held last.
     pub(super) fn by_mac(&self, mac: [u8; 6]) -> Option<Ipv4Addr> {
-        self.by_mac.get(&mac).copied()
+        let rank = |entry: &Entry| (entry.hold == Hold::Leased, entry.hold == Hold::Offered, entry.until);
+        self.all_by_mac(mac).max_by_key(|(_, entry)| rank(entry)).map(|(address, _)| address)
     }
 
     /// The address last held by a client identifier (never by an empty one).
@@ -77,7 +84,7 @@ impl Table {
         }
         // A stranger on a declined address is nobody's previous address.
         if entry.hold != Hold::Declined {
-            self.by_mac.insert(entry.mac, address);
+            self.by_mac.insert((entry.mac, address));
             if !entry.client_id.is_empty() {
                 self.by_client_id.insert(entry.client_id.clone(), address);
             }
@@ -89,9 +96,7 @@ impl Table {
         let entry = self.entries.remove(&address)?;
         self.free.remove(&(entry.until, address));
         self.deadlines.remove(&(entry.until, address));
-        if self.by_mac(entry.mac) == Some(address) {
-            self.by_mac.remove(&entry.mac);
-        }
+        self.by_mac.remove(&(entry.mac, address));
         if self.by_client_id(&entry.client_id) == Some(address) {
             self.by_client_id.remove(&entry.client_id);
         }
