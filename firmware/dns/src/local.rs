@@ -18,7 +18,10 @@ pub(crate) fn answer(zones: &Zones, query: &Query<'_>, limit: usize, out: &mut V
         Found::Exists { data, apex } => (Rcode::NOERROR, data, apex),
         Found::Absent { apex } => (Rcode::NXDOMAIN, Data::None, apex),
     };
-    let mut message = Synthesis::authoritative(query, rcode, out);
+    let mut message = match (rcode, apex) {
+        (Rcode::NXDOMAIN, None) => Synthesis::synthetic(query, rcode, out),
+        _ => Synthesis::authoritative(query, rcode, out),
+    };
     let mut found = write_data(&mut message, query.qtype, data);
     if apex == Some(0) {
         found |= write_apex(&mut message, zones, query.qtype);

@@ -18,23 +18,25 @@ pub(crate) enum Kind {
     Empty,
     /// Every name exists and has no data (RFC 9462 §6.4).
     NoData,
+    /// Not even the zone's own name exists.
+    Canary,
     /// As [`Kind::Empty`] unless private forwarders are there to ask.
     Private,
 }
 
 /// Zones by name, with their source.
 const ZONES: &[(&str, Kind)] = &[
-    ("localhost", Kind::Localhost),           // RFC 6761
-    ("invalid", Kind::Empty),                 // RFC 6761
-    ("test", Kind::Empty),                    // RFC 6761
-    ("onion", Kind::Empty),                   // RFC 7686
-    ("alt", Kind::Empty),                     // RFC 9476
-    ("local", Kind::Private),                 // RFC 6762 §22.1; forwarded for old Active Directory domains
-    ("internal", Kind::Private),              // reserved by ICANN in 2024
-    ("home.arpa", Kind::Private),             // RFC 8375
-    ("resolver.arpa", Kind::NoData),          // RFC 9462
-    ("use-application-dns.net", Kind::Empty), // Firefox: keep to the office's resolver
-    ("0.in-addr.arpa", Kind::Empty),          // RFC 6303 from here on
+    ("localhost", Kind::Localhost),            // RFC 6761
+    ("invalid", Kind::Empty),                  // RFC 6761
+    ("test", Kind::Empty),                     // RFC 6761
+    ("onion", Kind::Empty),                    // RFC 7686
+    ("alt", Kind::Empty),                      // RFC 9476
+    ("local", Kind::Private),                  // RFC 6762 §22.1; forwarded for old Active Directory domains
+    ("internal", Kind::Private),               // reserved by ICANN in 2024
+    ("home.arpa", Kind::Private),              // RFC 8375
+    ("resolver.arpa", Kind::NoData),           // RFC 9462
+    ("use-application-dns.net", Kind::Canary), // Firefox: keep to the office's resolver
+    ("0.in-addr.arpa", Kind::Empty),           // RFC 6303 from here on
     ("127.in-addr.arpa", Kind::Empty),
     ("254.169.in-addr.arpa", Kind::Empty),
     ("2.0.192.in-addr.arpa", Kind::Empty),

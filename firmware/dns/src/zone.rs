@@ -63,7 +63,7 @@ pub enum Found<'a> {
     },
     /// The name does not exist.
     Absent {
-        /// Offset of the zone's apex in the name.
+        /// Offset of the zone's apex in the name, if it has one.
         apex: Option<usize>,
     },
 }
@@ -284,6 +284,7 @@ impl Zones {
         let apex = Some(apex);
         match kind {
             Kind::Localhost => Found::Exists { data: Data::Loopback, apex },
+            Kind::Canary => Found::Absent { apex: None },
             Kind::NoData => Found::Exists { data: Data::None, apex },
             Kind::Private if self.config.forward_private => Found::Outside,
             Kind::Empty | Kind::Private if apex == Some(0) => Found::Exists { data: Data::None, apex },
