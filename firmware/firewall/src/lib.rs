@@ -15,7 +15,9 @@
 //!   claims to be from the office but comes from outside, or from another internal network, is dropped.
 //! - The external network may itself be private (behind the provider's router), so private sources from
 //!   outside are not refused as such; only our own networks, and addresses nobody may have, are.
-//! - The needed kernel modules are `nf_tables nft_ct nft_chain_nat nft_masq` and what they depend on.
+//! - From inside, what the box does not offer is refused rather than ignored, so that nobody waits.
+//! - The kernel asks for the modules it needs by alias: `nf_tables nft_ct nft_chain_nat nft_masq
+//!   nft_reject_inet` and what they depend on.
 
 mod ruleset;
 mod sysctl;

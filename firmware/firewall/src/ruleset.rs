@@ -31,12 +31,12 @@ const CHAINS: &str = r"
 		type filter hook input priority filter; policy drop;
 		ct state vmap { established : accept, related : accept, invalid : drop }
 		iifname vmap @input_from
-		counter
 	}
 	chain input_external {
 		# Answers to our own DHCP client that do not belong to a connection (broadcast, other server address).
 		meta nfproto ipv4 udp sport 67 udp dport 68 accept
 		jump icmpv6_link
+		counter drop
 	}
 	chain input_internal {
 		icmp type echo-request accept
@@ -44,6 +44,10 @@ const CHAINS: &str = r"
 		udp dport { 53, 67, 123 } accept
 		tcp dport 53 accept
 		jump icmpv6_link
+		# The office's own people learn at once that there is nothing here.
+		counter
+		meta l4proto tcp reject with tcp reset
+		reject with icmpx port-unreachable
 	}
 	# RFC 4890, section 4.4.1: a link without these does not work. Hop limit 255 proves that no router
 	# has forwarded the packet (RFC 4861); listener discovery comes from link-local addresses (RFC 3810).
