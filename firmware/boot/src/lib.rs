@@ -3,8 +3,12 @@
 //! Pure functions from bytes to values and back; the builder and the box share them, so that both mean the
 //! same bytes. It never opens a device: `kontor storage` and `xtask` hold the files.
 
+pub mod filesystem;
 pub mod gpt;
+pub mod growth;
 pub mod partition;
+pub mod seed;
+pub mod site_copy;
 pub mod slots;
 
 pub use partition::{Guid, PartitionKind};

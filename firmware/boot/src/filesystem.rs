@@ -1,0 +1,51 @@
+//! What a partition holds, by its magic numbers: enough to decide whether it may be formatted.
+
+/// How many bytes from the start decide: an area that any earlier use of the partition would have written.
+pub const PROBE_LENGTH: usize = 1 << 20;
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// All zero: as the builder leaves it. Only this may be formatted.
+    Empty,
+    /// btrfs.
+    Btrfs,
+    /// ext2, ext3 or ext4.
+    Ext,
+    /// Something else, or too little was read to know.
+    Unknown,
+}
+
+/// Looks at the first [`PROBE_LENGTH`] bytes of a partition.
+#[must_use]
+pub fn identify(start: &[u8]) -> Content {
+    // btrfs: superblock at 64 KiB, magic at 0x40 in it. ext: superblock at 1 KiB, magic at 0x38.
+    if start.get(0x1_0040..0x1_0048) == Some(b"_BHRfS_M") {
+        Content::Btrfs
+    } else if start.get(0x438..0x43A) == Some(&[0x53, 0xEF]) {
+        Content::Ext
+    } else if start.len() >= PROBE_LENGTH && start.iter().all(|byte| *byte == 0) {
+        Content::Empty
+    } else {
+        Content::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_mebibyte_of_zeros_is_empty() {
+        let mut start = vec![0; PROBE_LENGTH];
+        assert_eq!(identify(&start), Content::Empty);
+        assert_eq!(identify(&start[1..]), Content::Unknown);
+        start[PROBE_LENGTH - 1] = 1;
+        assert_eq!(identify(&start), Content::Unknown);
+        start[0x438..0x43A].copy_from_slice(&[0x53, 0xEF]);
+        assert_eq!(identify(&start), Content::Ext);
+        start[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
+        assert_eq!(identify(&start), Content::Btrfs);
+        assert_eq!(identify(&[]), Content::Unknown);
+    }
+}
