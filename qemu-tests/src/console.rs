@@ -1,0 +1,100 @@
+//! A session on a box's console, as an operator has it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use xtask::qemu::development_site;
+
+use crate::world::{BoxId, World};
+
+/// From power-on to a working gateway: ~20 s by emulation on an idle machine; the rest is room for loaded ones.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// One answer of the console.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The operator's password in tests.
+const PASSWORD: &str = "correct horse";
+/// Its argon2id hash, with the cheapest parameters there are: guests run by emulation.
+const PASSWORD_HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$a29udG9yLXFlbXUtdGVzdA$vpPGeifGrt8kuFhOc+vNqTnkuwpEhIjqQfEnmXs9vI4";
+const PROMPT: &str = "kontor> ";
+
+/// The default site with an operator who can log in, and `extra` at its end.
+#[must_use]
+pub fn site_with_operator(extra: &str) -> String {
+    format!("{}\n{extra}", development_site(PASSWORD_HASH))
+}
+
+impl World {
+    /// Waits until the console says that the gateway is up; that line.
+    ///
+    /// # Errors
+    /// When it does not, or the box switches itself off.
+    pub fn wait_until_ready(&mut self, id: BoxId) -> Result<String> {
+        self.wait_for_line(id, "kontor: gateway ready", BOOT_LIMIT)
+    }
+
+    /// Waits for a line with `pattern` on the console; that line.
+    ///
+    /// # Errors
+    /// When it does not come, or the box switches itself off.
+    pub fn wait_for_line(&mut self, id: BoxId, pattern: &str, limit: Duration) -> Result<String> {
+        self.wait_for(&format!("{pattern:?} on the console"), limit, |world| {
+            let vm = world.vm(id);
+            let line = vm.serial.take_line(pattern);
+            let ended = vm.ended()?;
+            ensure!(line.is_some() || ended.is_none(), "{} switched itself off", vm.name());
+            Ok(line)
+        })
+    }
+
+    /// Waits for `pattern` on the console; everything up to it.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn expect(&mut self, id: BoxId, pattern: &str, limit: Duration) -> Result<String> {
+        let what = format!("{pattern:?} on the console");
+        self.wait_for(&what, limit, |world| Ok(world.vm(id).serial.take_through(pattern)))
+    }
+
+    /// Logs the operator in.
+    ///
+    /// # Errors
+    /// When the console does not ask for the password or does not take it.
+    pub fn log_in(&mut self, id: BoxId) -> Result<()> {
+        self.vm(id).serial.skip();
+        self.vm(id).serial.send("\r")?;
+        self.expect(id, "assword:", ANSWER_LIMIT).context("the console does not ask for a password")?;
+        self.vm(id).serial.send(&format!("{PASSWORD}\r"))?;
+        self.expect(id, PROMPT, ANSWER_LIMIT).context("the console does not let the operator in")?;
+        Ok(())
+    }
+
+    /// Runs one command of a logged-in operator; what it printed.
+    ///
+    /// # Errors
+    /// When no prompt follows.
+    pub fn run(&mut self, id: BoxId, command: &str) -> Result<String> {
+        self.vm(id).serial.skip();
+        self.vm(id).serial.send(&format!("{command}\r"))?;
+        let output = self.expect(id, PROMPT, ANSWER_LIMIT).with_context(|| format!("run {command:?}"))?;
+        let output = output.trim_end_matches(PROMPT);
+        // The first line is the echo of the command.
+        Ok(output.split_once('\n').map_or("", |(_, rest)| rest).to_owned())
+    }
+
+    /// Gives a logged-in operator's new site file to the box; what it said.
+    ///
+    /// # Errors
+    /// When no prompt follows.
+    pub fn load_site(&mut self, id: BoxId, site: &str) -> Result<String> {
+        self.vm(id).serial.skip();
+        self.vm(id).serial.send("site load\r")?;
+        // Line by line, at the pace of the console's echo: a serial port has no flow control.
+        for line in site.lines().chain(["."]) {
+            self.vm(id).serial.send(&format!("{line}\r"))?;
+            self.expect(id, &format!("{line}\n"), ANSWER_LIMIT).with_context(|| format!("type {line:?}"))?;
+        }
+        let output = self.expect(id, PROMPT, ANSWER_LIMIT).context("load a site file")?;
+        Ok(output.trim_end_matches(PROMPT).to_owned())
+    }
+}

@@ -1,0 +1,133 @@
+//! A machine's disk as a file: partitions found by type, slots broken, the boot state read and written.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kontor_boot::gpt::{Header, SECTOR, Table};
+use kontor_boot::slots::{BootState, Slot};
+use kontor_boot::PartitionKind;
+
+/// The disk of a machine that does not run.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    path: PathBuf,
+    table: Table,
+}
+
+impl Disk {
+    /// Opens a disk and reads its partition table.
+    ///
+    /// # Errors
+    /// When there is none, or its checksums are wrong.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = OpenOptions::new().read(true).write(true).open(path);
+        let file = open.with_context(|| format!("open {}", path.display()))?;
+        let mut sector = [0; SECTOR as usize];
+        file.read_exact_at(&mut sector, SECTOR).context("read the partition table")?;
+        let header = Header::decode(&sector, 1).context("partition table")?;
+        let (offset, length) = header.entries_range();
+        let mut entries = vec![0; length];
+        file.read_exact_at(&mut entries, offset).context("read the partition table's entries")?;
+        let table = header.with_entries(&entries).context("partition table")?;
+        Ok(Self { file, path: path.into(), table })
+    }
+
+    /// Offset and length of a partition, in bytes.
+    ///
+    /// # Errors
+    /// When the disk does not have it.
+    pub fn partition(&self, kind: PartitionKind) -> Result<(u64, u64)> {
+        let entry = self.table.find(kind);
+        let entry = entry.with_context(|| format!("no partition {} on {}", kind.name(), self.path.display()))?;
+        Ok((entry.offset(), entry.length()))
+    }
+
+    /// Puts `site` into the seed partition, as `cargo xtask image --site` does.
+    ///
+    /// # Errors
+    /// When it does not fit, or any I/O error.
+    pub fn write_seed(&self, site: &str) -> Result<()> {
+        let content = xtask::image::seed::seed(site, 0)?;
+        self.write(PartitionKind::Seed, &content)
+    }
+
+    /// The boot state.
+    ///
+    /// # Errors
+    /// When the sector does not hold one.
+    pub fn boot_state(&self) -> Result<BootState> {
+        let (offset, _) = self.partition(PartitionKind::BootState)?;
+        let mut sector = [0; SECTOR as usize];
+        self.file.read_exact_at(&mut sector, offset).context("read the boot state")?;
+        BootState::decode(&sector).context("boot state")
+    }
+
+    /// Replaces the boot state.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn set_boot_state(&self, state: &BootState) -> Result<()> {
+        self.write(PartitionKind::BootState, &state.encode())
+    }
+
+    /// Zeroes a whole slot: nothing in it can be loaded.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn erase_slot(&self, slot: Slot) -> Result<()> {
+        let (offset, length) = self.partition(slot_partition(slot))?;
+        let zeros = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < length {
+            let count = usize::try_from((length - at).min(zeros.len() as u64))?;
+            self.file.write_all_at(&zeros[..count], offset + at).context("erase the slot")?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Overwrites the start of the slot's initrd, where it lies on the disk: the boot loader loads it, the
+    /// kernel finds no program in it.
+    ///
+    /// # Errors
+    /// When no initrd is found, or any I/O error.
+    pub fn spoil_initrd(&self, slot: Slot) -> Result<()> {
+        let (offset, length) = self.partition(slot_partition(slot))?;
+        let start = self.find_initrd(offset, length)?;
+        self.file.write_all_at(&vec![0xa5; 1 << 20], start).context("spoil the initrd")
+    }
+
+    /// The first block of the slot that begins like a newc archive: file data begins on block boundaries.
+    fn find_initrd(&self, offset: u64, length: u64) -> Result<u64> {
+        const BLOCK: usize = 1024;
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < length {
+            let count = usize::try_from((length - at).min(buffer.len() as u64))?;
+            self.file.read_exact_at(&mut buffer[..count], offset + at).context("search the initrd")?;
+            let found = buffer[..count].chunks(BLOCK).position(|block| block.starts_with(b"070701"));
+            if let Some(index) = found {
+                return Ok(offset + at + (index * BLOCK) as u64);
+            }
+            at += count as u64;
+        }
+        bail!("no initrd in the slot at {offset} of {}", self.path.display())
+    }
+
+    fn write(&self, kind: PartitionKind, content: &[u8]) -> Result<()> {
+        let (offset, length) = self.partition(kind)?;
+        ensure!(content.len() as u64 <= length, "{} bytes do not fit into {}", content.len(), kind.name());
+        let written = self.file.write_all_at(content, offset);
+        written.with_context(|| format!("write {} of {}", kind.name(), self.path.display()))
+    }
+}
+
+const fn slot_partition(slot: Slot) -> PartitionKind {
+    match slot {
+        Slot::A => PartitionKind::SlotA,
+        Slot::B => PartitionKind::SlotB,
+    }
+}

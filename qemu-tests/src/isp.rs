@@ -1,0 +1,118 @@
+//! The provider and the Internet behind it, as one host on the outside wire.
+//!
+//! It leases WAN addresses, answers DNS from a table and counts who asked, serves web pages and echoes bytes.
+//! Its servers have addresses of a public network that is reached through its gateway address.
+
+mod dhcp;
+mod names;
+mod tcp;
+
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use anyhow::Result;
+use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
+
+pub use dhcp::{DhcpServer, Pool};
+pub use names::{NameServer, Transport};
+pub(crate) use tcp::read_all;
+pub use tcp::{EchoServer, WebRequest, WebServer};
+
+use crate::stack::{Plug, Stack};
+use crate::wire::Wire;
+
+/// The provider's addresses.
+#[derive(Debug, Clone)]
+pub struct IspOptions {
+    /// Hardware address of its router.
+    pub mac: [u8; 6],
+    /// Its gateway address towards its customers.
+    pub gateway: Ipv4Cidr,
+    /// First address it leases; the next customers get the following ones.
+    pub first_lease: Ipv4Addr,
+    /// Lease time.
+    pub lease_time_s: u32,
+    /// Where its name server answers.
+    pub name_server: Ipv4Addr,
+    /// Where its web and echo servers answer.
+    pub web_server: Ipv4Addr,
+}
+
+impl Default for IspOptions {
+    fn default() -> Self {
+        Self {
+            mac: [0x02, 0x15, 0xb0, 0, 0, 1],
+            gateway: Ipv4Cidr::new(Ipv4Addr::new(198, 51, 100, 1), 24),
+            first_lease: Ipv4Addr::new(198, 51, 100, 10),
+            lease_time_s: 3600,
+            name_server: Ipv4Addr::new(203, 0, 113, 53),
+            web_server: Ipv4Addr::new(203, 0, 113, 80),
+        }
+    }
+}
+
+/// The provider.
+pub struct Isp {
+    /// How it was set up.
+    pub options: IspOptions,
+    /// Leases of WAN addresses.
+    pub dhcp: DhcpServer,
+    /// Names of the Internet.
+    pub names: NameServer,
+    /// Pages of the Internet.
+    pub web: WebServer,
+    /// Sends back what it gets, for long-lived connections (port 7).
+    pub echo: EchoServer,
+    stack: Stack,
+}
+
+impl Isp {
+    /// A provider on `plug`.
+    ///
+    /// # Errors
+    /// When its sockets cannot be made.
+    pub fn new(options: IspOptions, plug: Plug, started: Instant) -> Result<Self> {
+        let mut stack = Stack::new(EthernetAddress(options.mac), plug, started);
+        let single = |address: Ipv4Addr| IpCidr::Ipv4(Ipv4Cidr::new(address, 32));
+        let servers = [single(options.name_server), single(options.web_server)];
+        stack.set_addresses(&[&[IpCidr::Ipv4(options.gateway)][..], &servers].concat())?;
+        let pool = Pool {
+            gateway: options.gateway,
+            first: options.first_lease,
+            lease_time_s: options.lease_time_s,
+            name_server: options.name_server,
+        };
+        Ok(Self {
+            dhcp: DhcpServer::new(pool, &mut stack)?,
+            names: NameServer::new(options.name_server, &mut stack)?,
+            web: WebServer::new(options.web_server, &mut stack)?,
+            echo: EchoServer::new(options.web_server, &mut stack)?,
+            options,
+            stack,
+        })
+    }
+
+    /// Where it is plugged in.
+    #[must_use]
+    pub fn plug(&self) -> Plug {
+        self.stack.plug
+    }
+
+    /// Does what can be done now; whether anything happened.
+    ///
+    /// # Errors
+    /// When the wire's capture cannot be written.
+    pub fn poll(&mut self, wires: &mut [Wire]) -> Result<bool> {
+        let moved = self.stack.poll(wires)?;
+        let mut served = self.dhcp.serve(&mut self.stack)?;
+        served |= self.names.serve(&mut self.stack)?;
+        served |= self.web.serve(&mut self.stack)?;
+        served |= self.echo.serve(&mut self.stack)?;
+        Ok(moved || served)
+    }
+
+    /// How long nothing needs to be done unless a frame arrives.
+    pub fn poll_delay(&mut self) -> Option<std::time::Duration> {
+        self.stack.poll_delay()
+    }
+}

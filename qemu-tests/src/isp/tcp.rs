@@ -1,0 +1,159 @@
+//! Servers on TCP: the listening machinery, a web server and an echo server.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use anyhow::{Result, anyhow};
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp;
+use smoltcp::wire::{IpAddress, IpEndpoint};
+
+use crate::stack::{Stack, tcp_socket};
+
+/// What a server sends back.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// Bytes to send.
+    pub(super) bytes: Vec<u8>,
+    /// Whether the connection ends then.
+    pub(super) close: bool,
+}
+
+/// Several sockets that listen on one port, as smoltcp has no backlog.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    endpoint: IpEndpoint,
+    sockets: Vec<(SocketHandle, Vec<u8>)>,
+}
+
+impl Listeners {
+    pub(super) fn new(address: Ipv4Addr, port: u16, count: usize, stack: &mut Stack) -> Result<Self> {
+        let endpoint = IpEndpoint::new(IpAddress::Ipv4(address), port);
+        let mut sockets = Vec::new();
+        for _ in 0..count {
+            let handle = stack.sockets.add(tcp_socket());
+            listen(stack.sockets.get_mut(handle), endpoint)?;
+            sockets.push((handle, Vec::new()));
+        }
+        Ok(Self { endpoint, sockets })
+    }
+
+    /// Reads what came and sends what `answer` makes of it; `answer` takes from the bytes what it used and
+    /// is asked again until it has nothing more to say.
+    pub(super) fn serve(
+        &mut self,
+        stack: &mut Stack,
+        mut answer: impl FnMut(IpEndpoint, &mut Vec<u8>) -> Option<Reply>,
+    ) -> Result<bool> {
+        let mut busy = false;
+        for (handle, received) in &mut self.sockets {
+            let socket = stack.sockets.get_mut::<tcp::Socket>(*handle);
+            if !socket.is_open() {
+                received.clear();
+                listen(socket, self.endpoint)?;
+                busy = true;
+            }
+            busy |= read_all(socket, received);
+            let Some(peer) = socket.remote_endpoint() else { continue };
+            while let Some(reply) = answer(peer, received) {
+                socket.send_slice(&reply.bytes).map_err(|e| anyhow!("answer {peer}: {e}"))?;
+                if reply.close {
+                    socket.close();
+                }
+                busy = true;
+            }
+            if socket.state() == tcp::State::CloseWait {
+                socket.close();
+                busy = true;
+            }
+        }
+        Ok(busy)
+    }
+}
+
+fn listen(socket: &mut tcp::Socket<'_>, endpoint: IpEndpoint) -> Result<()> {
+    socket.listen(endpoint).map_err(|e| anyhow!("listen on {endpoint}: {e}"))
+}
+
+/// Appends everything that waits; whether there was anything.
+pub(crate) fn read_all(socket: &mut tcp::Socket<'_>, into: &mut Vec<u8>) -> bool {
+    let before = into.len();
+    while socket.can_recv() {
+        let taken = socket.recv(|bytes| {
+            into.extend_from_slice(bytes);
+            (bytes.len(), bytes.len())
+        });
+        if !taken.is_ok_and(|count| count > 0) {
+            break;
+        }
+    }
+    into.len() > before
+}
+
+/// One page fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebRequest {
+    /// Who asked, as the server saw it.
+    pub peer: IpEndpoint,
+    /// Path asked for.
+    pub path: String,
+}
+
+/// Serves pages over HTTP/1.0 on port 80.
+#[derive(Debug)]
+pub struct WebServer {
+    /// Pages by path.
+    pub pages: HashMap<String, Vec<u8>>,
+    /// Every request it got, in order.
+    pub requests: Vec<WebRequest>,
+    listeners: Listeners,
+}
+
+impl WebServer {
+    pub(super) fn new(address: Ipv4Addr, stack: &mut Stack) -> Result<Self> {
+        let listeners = Listeners::new(address, 80, 4, stack)?;
+        let pages = HashMap::from([("/".to_owned(), b"hello from the Internet\n".to_vec())]);
+        Ok(Self { pages, requests: Vec::new(), listeners })
+    }
+
+    pub(super) fn serve(&mut self, stack: &mut Stack) -> Result<bool> {
+        let Self { pages, requests, listeners } = self;
+        listeners.serve(stack, |peer, received| {
+            let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
+            let head = String::from_utf8_lossy(&received[..end]).into_owned();
+            received.drain(..end + 4);
+            let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
+            let bytes = response(pages.get(&path).map(Vec::as_slice));
+            requests.push(WebRequest { peer, path });
+            Some(Reply { bytes, close: true })
+        })
+    }
+}
+
+fn response(page: Option<&[u8]>) -> Vec<u8> {
+    let (status, body) = match page {
+        Some(body) => ("200 OK", body),
+        None => ("404 Not Found", &b"no such page\n"[..]),
+    };
+    let head = format!("HTTP/1.0 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// Sends back what it gets, on port 7 (RFC 862).
+#[derive(Debug)]
+pub struct EchoServer {
+    listeners: Listeners,
+}
+
+impl EchoServer {
+    pub(super) fn new(address: Ipv4Addr, stack: &mut Stack) -> Result<Self> {
+        Ok(Self { listeners: Listeners::new(address, 7, 4, stack)? })
+    }
+
+    pub(super) fn serve(&mut self, stack: &mut Stack) -> Result<bool> {
+        self.listeners.serve(stack, |_, received| {
+            let bytes = std::mem::take(received);
+            (!bytes.is_empty()).then_some(Reply { bytes, close: false })
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! One smoltcp network stack on one plug of a wire.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant as Clock};
+
+use anyhow::{Context, Result, anyhow};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
+use smoltcp::socket::{tcp, udp};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
+
+use crate::wire::{PortId, Wire};
+
+/// Ethernet header and 1500 bytes.
+const MTU: usize = 1514;
+/// Buffer of a TCP socket in each direction.
+const TCP_BUFFER: usize = 65_535;
+/// Buffer of a UDP socket in each direction.
+const UDP_BUFFER: usize = 16_384;
+
+/// Which wire of the world, and which plug of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plug {
+    /// Index of the wire.
+    pub wire: usize,
+    /// Plug of that wire.
+    pub port: PortId,
+}
+
+/// A network stack.
+pub struct Stack {
+    /// Addresses and routes.
+    pub iface: Interface,
+    /// Its sockets.
+    pub sockets: SocketSet<'static>,
+    /// Where it is plugged in.
+    pub plug: Plug,
+    device: Queues,
+    started: Clock,
+    next_port: u16,
+}
+
+impl Stack {
+    /// A stack without addresses.
+    #[must_use]
+    pub fn new(mac: EthernetAddress, plug: Plug, started: Clock) -> Self {
+        let mut device = Queues::default();
+        let mut config = Config::new(mac.into());
+        // Initial sequence numbers and transaction ids: different for each host, equal in each run.
+        config.random_seed = mac.0.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        let iface = Interface::new(config, &mut device, Instant::ZERO);
+        let sockets = SocketSet::new(Vec::new());
+        Self { iface, sockets, plug, device, started, next_port: 49_152 }
+    }
+
+    /// Time as smoltcp wants it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        Instant::from_micros(i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// Replaces all addresses.
+    ///
+    /// # Errors
+    /// When there are more than smoltcp was built for.
+    pub fn set_addresses(&mut self, addresses: &[IpCidr]) -> Result<()> {
+        let mut full = false;
+        self.iface.update_ip_addrs(|current| {
+            current.clear();
+            full = addresses.iter().any(|address| current.push(*address).is_err());
+        });
+        if full { Err(anyhow!("smoltcp has no room for {} addresses", addresses.len())) } else { Ok(()) }
+    }
+
+    /// Replaces the default route.
+    ///
+    /// # Errors
+    /// When smoltcp's route table is full.
+    pub fn set_gateway(&mut self, gateway: Option<Ipv4Address>) -> Result<()> {
+        let routes = self.iface.routes_mut();
+        routes.remove_default_ipv4_route();
+        if let Some(gateway) = gateway {
+            routes.add_default_ipv4_route(gateway).map_err(|_| anyhow!("smoltcp's route table is full"))?;
+        }
+        Ok(())
+    }
+
+    /// Moves frames between the wire and the sockets; whether anything happened.
+    ///
+    /// # Errors
+    /// When the wire's capture cannot be written.
+    pub fn poll(&mut self, wires: &mut [Wire]) -> Result<bool> {
+        let wire = wires.get_mut(self.plug.wire).context("plugged into no wire")?;
+        while let Some(frame) = wire.receive(self.plug.port) {
+            self.device.received.push_back(frame);
+        }
+        let mut busy = !self.device.received.is_empty();
+        let now = self.now();
+        busy |= self.iface.poll(now, &mut self.device, &mut self.sockets) == PollResult::SocketStateChanged;
+        while let Some(frame) = self.device.sent.pop_front() {
+            wire.send(self.plug.port, frame)?;
+            busy = true;
+        }
+        Ok(busy)
+    }
+
+    /// How long nothing needs to be done unless a frame arrives.
+    pub fn poll_delay(&mut self) -> Option<Duration> {
+        let now = self.now();
+        self.iface.poll_delay(now, &self.sockets).map(Into::into)
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When there is no route or address.
+    pub fn connect(&mut self, address: Ipv4Address, port: u16) -> Result<SocketHandle> {
+        let mut socket = tcp_socket();
+        let local = self.local_port();
+        let remote = (smoltcp::wire::IpAddress::Ipv4(address), port);
+        socket.connect(self.iface.context(), remote, local).map_err(|e| anyhow!("connect: {e}"))?;
+        Ok(self.sockets.add(socket))
+    }
+
+    /// A UDP socket on `port`, or on the next free one.
+    ///
+    /// # Errors
+    /// When `port` is 0.
+    pub fn udp(&mut self, port: Option<u16>) -> Result<SocketHandle> {
+        let port = port.unwrap_or_else(|| self.local_port());
+        let mut socket = udp::Socket::new(packet_buffer(), packet_buffer());
+        socket.bind(port).map_err(|e| anyhow!("bind UDP port {port}: {e}"))?;
+        Ok(self.sockets.add(socket))
+    }
+
+    /// Ports are never used twice, so that no late packet meets a new socket.
+    fn local_port(&mut self) -> u16 {
+        self.next_port = self.next_port.checked_add(1).unwrap_or(49_152);
+        self.next_port
+    }
+}
+
+/// A TCP socket that answers and acknowledges at once.
+#[must_use]
+pub fn tcp_socket() -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BUFFER]);
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.set_ack_delay(None);
+    socket.set_nagle_enabled(false);
+    socket
+}
+
+fn packet_buffer() -> udp::PacketBuffer<'static> {
+    udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; UDP_BUFFER])
+}
+
+/// Frames between the stack and the wire.
+#[derive(Debug, Default)]
+struct Queues {
+    received: VecDeque<Vec<u8>>,
+    sent: VecDeque<Vec<u8>>,
+}
+
+impl Device for Queues {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Send<'a>;
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = MTU;
+        capabilities
+    }
+
+    fn receive(&mut self, _now: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
+        let frame = self.received.pop_front()?;
+        Some((Received(frame), Send(&mut self.sent)))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Self::TxToken<'_>> {
+        Some(Send(&mut self.sent))
+    }
+}
+
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Received(Vec<u8>);
+
+impl phy::RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&self.0)
+    }
+}
+
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Send<'a>(&'a mut VecDeque<Vec<u8>>);
+
+impl phy::TxToken for Send<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
+        let mut frame = vec![0; length];
+        let result = write(&mut frame);
+        self.0.push_back(frame);
+        result
+    }
+}

@@ -1,0 +1,208 @@
+//! One virtual Kontor box: its disk, its QEMU process, its console and its control connection.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use xtask::qemu::qmp::QmpListener;
+use xtask::qemu::{Accel, Backend, Firmware, Machine, Nic, Qmp, Serial as SerialPort, VIRTIO_NET, disk};
+use xtask::tools::Tools;
+
+use crate::artefacts::Artefacts;
+use crate::disk::Disk;
+use crate::serial::Serial;
+
+/// Large enough that the data partition has to grow at first boot.
+const DISK_SIZE: u64 = 4 << 30;
+
+/// What a box is built from, found once for a whole test program.
+#[derive(Debug)]
+pub struct Equipment {
+    /// The image under test.
+    pub image: PathBuf,
+    /// QEMU and its firmware.
+    pub tools: Tools,
+    /// How guests run here.
+    pub accel: Accel,
+}
+
+/// How a box is set up.
+#[derive(Debug, Clone)]
+pub struct BoxOptions {
+    /// RAM.
+    pub memory_mib: u32,
+    /// UEFI instead of BIOS.
+    pub uefi: bool,
+    /// The site file in its seed partition.
+    pub site: Option<String>,
+}
+
+impl Default for BoxOptions {
+    fn default() -> Self {
+        Self { memory_mib: 512, uefi: false, site: Some(crate::console::site_with_operator("")) }
+    }
+}
+
+/// A box.
+#[derive(Debug)]
+pub struct Vm {
+    name: String,
+    /// Its serial console.
+    pub serial: Serial,
+    /// Hardware addresses of its ports.
+    pub macs: Vec<[u8; 6]>,
+    machine: Machine,
+    control: QmpListener,
+    log: PathBuf,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    qmp: Qmp,
+}
+
+impl Vm {
+    /// A box with its own disk; it is not switched on yet. `ports` are the sockets of its wires.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn new(
+        name: &str,
+        number: u8,
+        options: &BoxOptions,
+        ports: &[PathBuf],
+        equipment: &Equipment,
+        artefacts: &Artefacts,
+    ) -> Result<Self> {
+        let directory = artefacts.directory();
+        let image = directory.join(format!("{name}.img"));
+        disk::copy_sparse(&equipment.image, &image, DISK_SIZE)?;
+        if let Some(site) = &options.site {
+            Disk::open(&image)?.write_seed(site)?;
+        }
+        let firmware = if options.uefi {
+            Firmware::ovmf(&equipment.tools, directory)?
+        } else {
+            Firmware::SeaBios
+        };
+        let macs: Vec<[u8; 6]> =
+            (1..).take(ports.len()).map(|port| [0x52, 0x54, 0, 0x4b, number, port]).collect();
+        let nics = macs.iter().zip(ports).map(|(mac, path)| nic(*mac, path)).collect();
+        let serial_socket = artefacts.socket(&format!("{name}-serial"));
+        let serial = Serial::listen(&serial_socket, &directory.join(format!("{name}-serial.log")))?;
+        let control = QmpListener::bind(&artefacts.socket(&format!("{name}-qmp")))?;
+        let machine = Machine {
+            memory_mib: options.memory_mib,
+            firmware,
+            disk: image,
+            nics,
+            serial: SerialPort::Socket(serial_socket),
+            qmp: Some(control.path().into()),
+            watchdog: true,
+            no_reboot: false,
+            accel: equipment.accel,
+        };
+        let log = directory.join(format!("{name}-qemu.log"));
+        Ok(Self { name: name.into(), serial, macs, machine, control, log, running: None })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// When it is on, or QEMU does not start.
+    pub fn power_on(&mut self, tools: &Tools) -> Result<()> {
+        ensure!(self.running.is_none(), "{} is on already", self.name);
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = crate::guard::with_parent(&xtask::qemu::command(tools, &self.machine)?)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn().context("start QEMU")?;
+        let greeted = self.control.accept(|| matches!(child.try_wait(), Ok(None)));
+        match greeted {
+            Ok(qmp) => {
+                self.running = Some(Running { child, qmp });
+                Ok(())
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let said = fs::read_to_string(&self.log).unwrap_or_default();
+                Err(error).with_context(|| format!("{}: QEMU said: {}", self.name, said.trim()))
+            }
+        }
+    }
+
+    /// Takes its power away.
+    ///
+    /// # Errors
+    /// When it is off.
+    pub fn power_cut(&mut self) -> Result<()> {
+        let mut running = self.running.take().with_context(|| format!("{} is off", self.name))?;
+        running.child.kill().context("kill QEMU")?;
+        running.child.wait().context("wait for QEMU")?;
+        Ok(())
+    }
+
+    /// The control connection.
+    ///
+    /// # Errors
+    /// When it is off.
+    pub fn qmp(&mut self) -> Result<&mut Qmp> {
+        let running = self.running.as_mut().with_context(|| format!("{} is off", self.name))?;
+        Ok(&mut running.qmp)
+    }
+
+    /// Whether it switched itself off; then QEMU's exit status.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(running) = &mut self.running else { return Ok(None) };
+        let status = running.child.try_wait()?;
+        if status.is_some() {
+            self.running = None;
+        }
+        Ok(status)
+    }
+
+    /// Whether it has power.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Its disk, while it is off.
+    ///
+    /// # Errors
+    /// When it is on, or the disk has no valid partition table.
+    pub fn disk(&self) -> Result<Disk> {
+        if self.is_on() {
+            bail!("{} is on: its disk is in use", self.name);
+        }
+        Disk::open(&self.machine.disk)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if self.is_on() {
+            let _ = self.power_cut();
+        }
+        // Logs and captures explain a failure; gigabytes of disk do not.
+        let _ = fs::remove_file(&self.machine.disk);
+    }
+}
+
+fn nic(mac: [u8; 6], socket: &Path) -> Nic {
+    let [a, b, c, d, e, f] = mac;
+    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    Nic { mac, backend: Backend::Stream(socket.into()), model: VIRTIO_NET }
+}

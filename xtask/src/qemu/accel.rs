@@ -1,0 +1,129 @@
+//! KVM or emulation.
+//!
+//! That `/dev/kvm` can be opened proves nothing: nested, it may create a machine and then never run it. So a
+//! real tiny guest decides.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::tools::Tools;
+
+/// How guest code is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// By the processor.
+    Kvm,
+    /// By translation.
+    Tcg,
+}
+
+/// Chooses for child processes of `cargo xtask test`, so that each need not probe again.
+pub const VARIABLE: &str = "KONTOR_ACCEL";
+
+/// A working KVM runs the probe in well under half a second; a broken one never ends.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the probe's guest writes to the exit device, and the exit status QEMU makes of it.
+const PROBE_VALUE: u8 = 0x10;
+const PROBE_STATUS: i32 = ((PROBE_VALUE as i32) << 1) | 1;
+
+impl Accel {
+    /// KVM if a guest runs under it, else TCG. `KONTOR_ACCEL=kvm|tcg` decides without a probe.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started at all.
+    pub fn detect(tools: &Tools) -> Result<Self> {
+        match std::env::var(VARIABLE).as_deref() {
+            Ok("kvm") => return Ok(Self::Kvm),
+            Ok("tcg") => return Ok(Self::Tcg),
+            _ => {}
+        }
+        let openable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        if openable && probe(tools)? { Ok(Self::Kvm) } else { Ok(Self::Tcg) }
+    }
+
+    /// The value of [`VARIABLE`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+
+    pub(super) fn argument(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,thread=multi",
+        }
+    }
+
+    pub(super) fn cpu(self) -> &'static str {
+        match self {
+            Self::Kvm => "host",
+            Self::Tcg => TCG_CPU,
+        }
+    }
+}
+
+/// Everything TCG can do, but for five-level page tables, which only make each memory access dearer.
+const TCG_CPU: &str = "max,la57=off";
+
+fn probe(tools: &Tools) -> Result<bool> {
+    let directory = tempfile::tempdir().context("scratch directory of the KVM probe")?;
+    let image = directory.path().join("probe.img");
+    fs::write(&image, boot_sector()).context("write the KVM probe")?;
+    let mut child = probe_command(tools, &image)?.spawn().context("start QEMU for the KVM probe")?;
+    let deadline = Instant::now() + PROBE_LIMIT;
+    // The probe's output is a pipe that only QEMU holds: its end of file is QEMU's end.
+    let output = child.stdout.take().context("output of the KVM probe")?;
+    let ended = wait_for_hangup(&output, deadline);
+    if !ended {
+        child.kill().context("end the KVM probe")?;
+    }
+    let status = child.wait().context("wait for the KVM probe")?;
+    Ok(ended && status.code() == Some(PROBE_STATUS))
+}
+
+fn probe_command(tools: &Tools, image: &Path) -> Result<Command> {
+    let mut command = tools.command("qemu-system-x86_64")?;
+    let drive = format!("format=raw,readonly=on,file={}", super::escape(image));
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]);
+    command.args(["-accel", "kvm", "-cpu", "host", "-m", "32M"]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", &drive]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    Ok(command)
+}
+
+/// A boot sector that writes [`PROBE_VALUE`] to the exit device.
+fn boot_sector() -> [u8; 512] {
+    let mut sector = [0; 512];
+    let code = [
+        0xba, 0xf4, 0x00, // mov dx, 0xf4
+        0xb0, PROBE_VALUE, // mov al, PROBE_VALUE
+        0xee,        // out dx, al
+        0xf4,        // hlt
+        0xeb, 0xfd, // jmp to the hlt
+    ];
+    sector[..code.len()].copy_from_slice(&code);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+fn wait_for_hangup(output: &impl std::os::fd::AsFd, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(output.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) | Err(_) => return false,
+            Ok(_) => return true,
+        }
+    }
+}
