@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::cache::Key;
-use crate::forwarder::Client;
 use crate::name::Name;
 use crate::response::Transport;
+use crate::traffic::Client;
 use crate::wire::{CD, EDNS_DO, EDNS_UDP_SIZE, Edns, HEADER_LEN, Query, RD};
 
 /// Most clients that wait for one question.

@@ -6,21 +6,20 @@
 //! one socket per token, so that every question leaves from its own random port (RFC 5452 §9.2).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::answer::{Answer, Asked, TtlLimits, check_answer};
+use crate::answer::{Answer, Asked, check_answer};
 use crate::cache::{Cache, Hit, Key};
 use crate::error::{AnswerError, WireError};
 use crate::exchange::{Attempt, Exchange, ExchangeKey, Joined, Question};
 use crate::local;
-use crate::response::{
-    ExtendedError, Stored, Synthesis, Transport, limit, write_error, write_header, write_stored,
-};
+use crate::policy::{Verdict, refused, verdict, write_any};
+use crate::response::{ExtendedError, Stored, Transport, limit, write_error, write_header, write_stored};
+use crate::traffic::{Client, Counters, Entropy, Handled, Limits, Transmit};
 use crate::upstream::Upstreams;
-use crate::wire::{CLASS_IN, Query, RD, Rcode, Reject, parse_query, rtype};
+use crate::wire::{Query, RD, Rcode, Reject, parse_query, rtype};
 use crate::zone::{ZoneConfig, Zones};
 
 /// Whole time a query may take: stub resolvers give up or repeat after 5 s (resolv.conf(5), `timeout`).
@@ -35,127 +34,6 @@ const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
 const SILENCE_LIFETIME: Duration = Duration::from_secs(1);
 /// Datagrams that do not belong to the question before an attempt is given up as under attack (RFC 5452 §9.3).
 const MAX_STRAYS: u32 = 8;
-/// Life of the answer to ANY: a day would do (RFC 8482 §4.2), an hour shows changes sooner.
-const ANY_TTL_S: u32 = 3_600;
-
-/// Bounds of the forwarder.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes of the cache.
-    pub cache_bytes: usize,
-    /// Questions on their way at once; each has a socket or more.
-    pub in_flight: usize,
-    /// Queries of one client that wait at once: one PC gone wild must not use up all of `in_flight`.
-    pub per_client: u32,
-    /// Lifetimes of answers.
-    pub ttl: TtlLimits,
-    /// Whether the case of names is randomised towards upstreams (0x20). Off: some servers do not keep it.
-    pub mixed_case: bool,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            cache_bytes: 16 << 20,
-            in_flight: 1_024,
-            per_client: 128,
-            ttl: TtlLimits::default(),
-            mixed_case: false,
-        }
-    }
-}
-
-/// Who asks, and how the answer gets back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
-    /// Address and port of the client.
-    pub peer: SocketAddr,
-    /// Address the query came to; the answer leaves from it.
-    pub local: IpAddr,
-    /// Transport of the query.
-    pub transport: Transport,
-    /// The caller's own mark: listener or connection.
-    pub route: u64,
-}
-
-/// What became of a query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handled {
-    /// The answer is in the buffer.
-    Answered,
-    /// The answer comes from [`Forwarder::poll_transmit`] later.
-    Pending,
-    /// There will be no answer.
-    Dropped,
-}
-
-/// What the caller must do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transmit {
-    /// Open a socket for `token`, send `message` to `upstream` from a random port.
-    Ask {
-        /// Names the socket in later calls.
-        token: u64,
-        /// Where to.
-        upstream: SocketAddr,
-        /// How; over TCP the caller adds the length.
-        transport: Transport,
-        /// The message.
-        message: Vec<u8>,
-    },
-    /// Close the socket of `token`; nothing from it is wanted any more.
-    Close {
-        /// Which.
-        token: u64,
-    },
-    /// Send `message` to a client.
-    Answer {
-        /// To whom.
-        client: Client,
-        /// The message.
-        message: Vec<u8>,
-    },
-}
-
-/// Counters since start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Queries.
-    pub queries: u64,
-    /// Of these, answered from the local zones.
-    pub local: u64,
-    /// Of these, answered from the cache.
-    pub cache_hits: u64,
-    /// Messages to upstreams that nobody answered in time.
-    pub upstream_timeouts: u64,
-    /// Queries dropped or refused because of a bound.
-    pub shed: u64,
-}
-
-/// Source of unpredictable numbers.
-pub struct Entropy(Box<dyn FnMut() -> u64 + Send>);
-
-impl Entropy {
-    /// From a function that never repeats itself predictably (a seeded one in tests).
-    pub fn new(source: impl FnMut() -> u64 + Send + 'static) -> Self {
-        Self(Box::new(source))
-    }
-
-    fn next(&mut self) -> u64 {
-        (self.0)()
-    }
-
-    fn id(&mut self) -> u16 {
-        let octets = self.next().to_be_bytes();
-        u16::from_be_bytes([octets[0], octets[1]])
-    }
-}
-
-impl fmt::Debug for Entropy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Entropy")
-    }
-}
 
 /// The forwarder.
 #[derive(Debug)]
@@ -584,48 +462,4 @@ impl Forwarder {
         self.by_token.remove(&token);
         self.transmits.push_back(Transmit::Close { token });
     }
-}
-
-/// What to do with an upstream's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Deliver,
-    AskOverTcp,
-    AskWithoutEdns,
-    Failed,
-}
-
-fn verdict(answer: &Answer, transport: Transport, asked_edns: bool) -> Verdict {
-    const FORMERR: u16 = 1;
-    const NOTIMP: u16 = 4;
-    const BADVERS: u16 = 16;
-    let no_edns = matches!(answer.rcode, FORMERR | NOTIMP) && !answer.edns || answer.rcode == BADVERS;
-    match (answer.truncated, transport) {
-        _ if asked_edns && no_edns => Verdict::AskWithoutEdns,
-        (true, Transport::Udp) => Verdict::AskOverTcp,
-        (true, Transport::Tcp) => Verdict::Failed,
-        // NOERROR, NXDOMAIN, and YXDOMAIN (RFC 6672 §2.2: a substitution that became too long) are answers.
-        (false, _) if matches!(answer.rcode, 0 | 3 | 6) && !answer.wire.is_empty() => Verdict::Deliver,
-        (false, _) => Verdict::Failed,
-    }
-}
-
-/// Queries that are answered without looking anything up.
-fn refused(query: &Query<'_>) -> Option<Rcode> {
-    match query.qtype {
-        _ if query.edns.is_some_and(|edns| edns.version > 0) => Some(Rcode::BADVERS),
-        // CHAOS and the rest tell strangers about the server, nothing else.
-        _ if query.qclass != CLASS_IN => Some(Rcode::REFUSED),
-        rtype::AXFR | rtype::IXFR => Some(Rcode::REFUSED),
-        rtype::TKEY | rtype::TSIG => Some(Rcode::NOTIMP),
-        rtype::OPT | 0 => Some(Rcode::FORMERR),
-        _ => None,
-    }
-}
-
-/// The minimal answer to ANY (RFC 8482 §4.2).
-fn write_any(query: &Query<'_>, limit: usize, out: &mut Vec<u8>) {
-    let mut message = Synthesis::synthetic(query, Rcode::NOERROR, out);
-    message.answer(rtype::HINFO, ANY_TTL_S, b"\x07RFC8482\x00");
-    message.finish(limit);
 }

@@ -16,11 +16,14 @@ pub mod zone;
 
 mod exchange;
 mod local;
+mod policy;
 mod special;
+mod traffic;
 mod upstream;
 
 pub use error::{AnswerError, WireError};
-pub use forwarder::{Client, Counters, Entropy, Forwarder, Handled, Limits, Transmit};
+pub use forwarder::Forwarder;
 pub use name::Name;
 pub use response::Transport;
+pub use traffic::{Client, Counters, Entropy, Handled, Limits, Transmit};
 pub use zone::{ZoneConfig, Zones};

@@ -1,5 +1,7 @@
 //! Plays every file in `tests/scenarios/` (the language is described in `scenario/mod.rs`).
 
+#![allow(clippy::unwrap_used)] // test code: a wrong fixture may panic
+
 mod scenario;
 
 #[test]
