@@ -1,2 +1,40 @@
-//! `cargo xtask`: the builder.
-fn main() {}
+//! `cargo xtask`: the builder's command line.
+//!
+//! Only chooses the command; each lives in a file of its own below `command/`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::command::{image, lock, site, sizes};
+
+/// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Lock(lock::Args),
+    Image(image::Args),
+    Sizes(sizes::Args),
+    Site(site::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Lock(args) => lock::run(&args),
+        Command::Image(args) => image::run(&args),
+        Command::Sizes(args) => sizes::run(&args),
+        Command::Site(args) => site::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

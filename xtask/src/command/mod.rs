@@ -1,4 +1,6 @@
 //! The commands of `cargo xtask`, one file each.
 
+pub mod image;
 pub mod lock;
 pub mod site;
+pub mod sizes;

@@ -1,16 +1,199 @@
 //! The image: from locked packages, declarations and the firmware's program to one bootable disk image.
+//!
+//! [`build`] plans first and then does what the plan says; each step is keyed by the hash of its inputs. Nothing
+//! here needs root or a tool of the host other than cargo.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use camino::Utf8PathBuf;
+use kontor_boot::{BootState, PartitionKind};
+
+use self::budget::Measured;
+use self::disk::Content;
+use self::plan::{BASE_SET, Plan, TOOLS_SET};
+use self::release::{Builder, ReleaseFiles};
+use self::step::Steps;
+use crate::archive::cache::{Cache, FetchOptions};
+use crate::archive::lock_file::LockFile;
+use crate::archive::sets;
+use crate::tools::Tools;
+use crate::workspace::Workspace;
 
 pub mod archive;
+pub mod base;
 pub mod bootstate;
 pub mod budget;
 pub mod cpio;
 pub mod declaration;
 pub mod disk;
 pub mod esp;
+pub mod firmware;
 pub mod glob;
 pub mod grub;
+pub mod initramfs;
+pub mod kernel;
 pub mod modules;
+pub mod plan;
 pub mod process;
+pub mod release;
 pub mod seed;
+pub mod slot;
 pub mod step;
 pub mod tree;
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct ImageOptions {
+    /// `images/NAME.toml`.
+    pub product: String,
+    /// `board/NAME.toml`.
+    pub board: String,
+    /// A site file for the seed.
+    pub site: Option<Utf8PathBuf>,
+    /// Or its text.
+    pub site_text: Option<String>,
+    /// Where the image goes; by default `target/images/PRODUCT-BOARD.img`.
+    pub output: Option<Utf8PathBuf>,
+    /// The firmware's program, if it is not to be compiled.
+    pub program: Option<Utf8PathBuf>,
+    /// How packages may be had.
+    pub fetch: FetchOptions,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self {
+            product: "branch".to_owned(),
+            board: "qemu".to_owned(),
+            site: None,
+            site_text: None,
+            output: None,
+            program: None,
+            fetch: FetchOptions::default(),
+        }
+    }
+}
+
+/// A finished image.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// The disk image.
+    pub path: Utf8PathBuf,
+    /// The content of both slots.
+    pub slot_image: Utf8PathBuf,
+    /// Sizes and their limits.
+    pub measured: Vec<Measured>,
+    /// The tools it was made with; QEMU is among them.
+    pub tools: Tools,
+}
+
+/// Reads declarations and lock, and plans; nothing is downloaded or written.
+///
+/// # Errors
+/// When a file is missing or wrong.
+pub fn plan(options: &ImageOptions) -> Result<Plan> {
+    let workspace = Workspace::locate();
+    Plan::new(options, &workspace, &checked_lock(&workspace)?)
+}
+
+/// Builds the disk image.
+///
+/// # Errors
+/// When anything fails or a size is over its budget; there is then no new image, and an old one is as it was.
+pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
+    let built = Build::prepare(options)?;
+    let files = built.release()?;
+    let measured = files.measured(&built.plan.product)?;
+    budget::check(&measured)?;
+    let began = Instant::now();
+    disk::write(&built.plan.output, &built.plan.table, &files.bios_boot()?, &built.contents(&files)?)?;
+    built.steps.say(format_args!(
+        "disk: done in {:.1} s: {}",
+        began.elapsed().as_secs_f32(),
+        built.plan.output
+    ));
+    Ok(BuiltImage { path: built.plan.output, slot_image: files.slot_image(), measured, tools: built.tools })
+}
+
+/// Builds what goes into a slot and measures it; no disk image.
+///
+/// # Errors
+/// When a step fails. A size over its budget is not an error here.
+pub fn measure(options: &ImageOptions) -> Result<Vec<Measured>> {
+    let built = Build::prepare(options)?;
+    built.release()?.measured(&built.plan.product)
+}
+
+/// Everything a build needs before its first step.
+struct Build {
+    plan: Plan,
+    steps: Steps,
+    tools: Tools,
+    cache: Cache,
+    workspace: Workspace,
+    program: Option<Utf8PathBuf>,
+}
+
+impl Build {
+    fn prepare(options: &ImageOptions) -> Result<Self> {
+        let workspace = Workspace::locate();
+        let mut lock = checked_lock(&workspace)?;
+        // Mistakes first: a plan costs nothing, a download may.
+        Plan::new(options, &workspace, &lock)?;
+        let steps = Steps::open(workspace.images().join("steps"))?;
+        let cache = Cache::open(&options.fetch)?;
+        cache.provide(&mut lock, &[BASE_SET, TOOLS_SET])?;
+        let tools = Tools::prepare(&lock, &cache, workspace.target())?;
+        steps.say("packages and tools: ready");
+        // The lock may have changed with what the mirror has.
+        let plan = Plan::new(options, &workspace, &lock)?;
+        Ok(Self { plan, steps, tools, cache, workspace, program: options.program.clone() })
+    }
+
+    /// Compiles the program while everything that does not need it is made.
+    fn release(&self) -> Result<ReleaseFiles> {
+        let builder =
+            Builder { plan: &self.plan, steps: &self.steps, tools: &self.tools, cache: &self.cache };
+        std::thread::scope(|scope| {
+            let program = scope.spawn(|| self.compiled());
+            let boot = scope.spawn(|| builder.boot_files());
+            let base = builder.base();
+            let program = program.join().map_err(|_| anyhow!("compiling the firmware panicked"))??;
+            let boot = boot.join().map_err(|_| anyhow!("making the boot files panicked"))??;
+            builder.release(program, base?, boot)
+        })
+    }
+
+    fn compiled(&self) -> Result<Utf8PathBuf> {
+        if let Some(program) = &self.program {
+            return Ok(program.clone());
+        }
+        let began = Instant::now();
+        let program = firmware::build(&self.workspace)?;
+        self.steps.say(format_args!("kontor: compiled in {:.1} s", began.elapsed().as_secs_f32()));
+        Ok(program)
+    }
+
+    fn contents(&self, files: &ReleaseFiles) -> Result<Vec<(PartitionKind, Content)>> {
+        let esp =
+            self.plan.table.find(PartitionKind::Esp).context("no EFI system partition in the layout")?;
+        let mut contents = vec![
+            (PartitionKind::Esp, Content::Bytes(esp::esp(esp.length(), &files.boot_loader()?)?)),
+            (PartitionKind::BootState, Content::Bytes(bootstate::bootstate(&BootState::fresh()))),
+            (PartitionKind::SlotA, Content::File(files.slot_image())),
+            (PartitionKind::SlotB, Content::File(files.slot_image())),
+            (PartitionKind::System, Content::File(files.system_image())),
+        ];
+        if let Some(seed) = &self.plan.seed {
+            contents.push((PartitionKind::Seed, Content::Bytes(seed.clone())));
+        }
+        Ok(contents)
+    }
+}
+
+fn checked_lock(workspace: &Workspace) -> Result<LockFile> {
+    let lock = LockFile::load(workspace.lock_file())?;
+    lock.check_requests(&sets::load(&workspace.root().join("rootfs"))?)?;
+    Ok(lock)
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask image`: builds a disk image.
+
+use anyhow::Result;
+use camino::Utf8PathBuf;
+
+use crate::archive::cache::FetchOptions;
+use crate::image::{self, ImageOptions};
+
+/// Build a disk image that boots on BIOS and UEFI
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// What to build: the name of a file in images/
+    #[arg(default_value = "branch")]
+    pub product: String,
+    /// The machine to build it for: the name of a file in board/
+    #[arg(long, short, default_value = "qemu")]
+    pub board: String,
+    /// Give the image a site file, which the box imports at its first boot
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<Utf8PathBuf>,
+    /// Write the image here [default: target/images/PRODUCT-BOARD.img]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<Utf8PathBuf>,
+    /// Print what would be built, merged and validated, and build nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Use this program as the firmware's instead of compiling it
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub program: Option<Utf8PathBuf>,
+    /// How packages may be had
+    #[command(flatten)]
+    pub fetch: FetchOptions,
+}
+
+impl Args {
+    /// As options of the library.
+    #[must_use]
+    pub fn options(&self) -> ImageOptions {
+        ImageOptions {
+            product: self.product.clone(),
+            board: self.board.clone(),
+            site: self.site.clone(),
+            site_text: None,
+            output: self.output.clone(),
+            program: self.program.clone(),
+            fetch: self.fetch.clone(),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the image cannot be built.
+pub fn run(args: &Args) -> Result<()> {
+    if args.dry_run {
+        print!("{}", image::plan(&args.options())?);
+        return Ok(());
+    }
+    let built = image::build(&args.options())?;
+    println!("{}", built.path);
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The steps of a release: kernel, modules, base, slot, and the files that boot them.
+//!
+//! Each step names its inputs in its key; raise a step's version when its code changes what it makes.
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::budget::Measured;
+use super::declaration::Product;
+use super::disk::BiosBoot;
+use super::kernel::{Kernel, Selection};
+use super::plan::Plan;
+use super::step::{Key, Steps};
+use super::tree::{Node, Tree};
+use super::{archive, base, grub, initramfs, process, slot};
+use crate::archive::cache::Cache;
+use crate::archive::lock_file::LockedPackage;
+use crate::tools::Tools;
+
+/// Bytes compressed together: larger is smaller on the wire, but costs RAM and time at each first access.
+const EROFS_CLUSTER: &str = "65536";
+/// The kernel reads zstd with a small, fixed memory; the level only costs build time.
+const EROFS_COMPRESSION: &str = "zstd,level=19";
+
+/// What the steps work with.
+#[derive(Debug, Clone, Copy)]
+pub struct Builder<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The steps' cache.
+    pub steps: &'a Steps,
+    /// mkfs.erofs, mke2fs, depmod, grub-mkimage.
+    pub tools: &'a Tools,
+    /// Where packages are.
+    pub cache: &'a Cache,
+}
+
+/// The sealed base and what it was made of.
+#[derive(Debug)]
+pub struct Base {
+    kernel: Kernel,
+    modules: Selection,
+    directory: Utf8PathBuf,
+    key: Key,
+}
+
+/// GRUB and the empty system partition.
+#[derive(Debug)]
+pub struct BootFiles {
+    grub: Utf8PathBuf,
+    system: Utf8PathBuf,
+}
+
+/// Everything that goes onto the disk.
+#[derive(Debug)]
+pub struct ReleaseFiles {
+    slot: Utf8PathBuf,
+    base: Utf8PathBuf,
+    kernel: Utf8PathBuf,
+    program: Utf8PathBuf,
+    boot: BootFiles,
+}
+
+impl Builder<'_> {
+    /// Steps `kernel`, `modules` and `base`.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn base(&self) -> Result<Base> {
+        let (kernel, key) = self.kernel()?;
+        let wanted = &self.plan.board.board.kernel_modules;
+        let key = Key::new("modules", 1).with(key.hex()).with(wanted.join(" "));
+        let directory = self.steps.result("modules", &key, |out| kernel.select(wanted, out, self.tools))?;
+        let modules = Selection::open(directory, &kernel);
+        let key = self.base_key(&key)?;
+        let directory = self.steps.result("base", &key, |out| self.make_base(out, &kernel, &modules))?;
+        Ok(Base { kernel, modules, directory, key })
+    }
+
+    fn kernel(&self) -> Result<(Kernel, Key)> {
+        let key = Key::new("kernel", 1).with(&self.plan.kernel.sha256).with(self.tools.root().as_str());
+        let directory = self.steps.result("kernel", &key, |out| {
+            let deb = self.cache.fetch(&[&self.plan.kernel])?;
+            Kernel::unpack(deb.first().context("no kernel package")?, out, self.tools)
+        })?;
+        Ok((Kernel::open(directory)?, key))
+    }
+
+    fn base_key(&self, modules: &Key) -> Result<Key> {
+        let mut key = Key::new("base", 1).with(modules.hex()).with(self.tools.root().as_str());
+        for package in &self.plan.packages {
+            key.add(package.sha256.as_bytes());
+        }
+        key.add(format!("{:?}", self.plan.base).as_bytes());
+        for file in self.plan.base.file.iter().filter_map(|file| file.source.as_deref()) {
+            let path = base::source_path(&self.plan.base_files, file);
+            key.add(&std::fs::read(&path).with_context(|| format!("cannot read {path}"))?);
+        }
+        key.add(self.plan.board.text.as_bytes());
+        key.add(format!("{:?}", self.plan.release).as_bytes());
+        Ok(key)
+    }
+
+    fn make_base(&self, out: &Utf8Path, kernel: &Kernel, modules: &Selection) -> Result<()> {
+        let tree = self.base_tree(kernel, modules)?;
+        let tar = out.join("base.tar");
+        let epoch_s = self.plan.release.epoch_s;
+        let file = std::fs::File::create(&tar).with_context(|| format!("cannot create {tar}"))?;
+        archive::write_tar(&tree, epoch_s, std::io::BufWriter::new(file))?;
+        let mut command = self.tools.command("mkfs.erofs")?;
+        let uuid = super::disk::named_guid("file system base").to_string().to_lowercase();
+        command.args(["--quiet", "--tar=f", "-z", EROFS_COMPRESSION, "-C", EROFS_CLUSTER, "-U", &uuid]);
+        command.args(["-T", &epoch_s.to_string(), out.join("base.erofs").as_str(), tar.as_str()]);
+        process::run(command)?;
+        std::fs::remove_file(&tar).with_context(|| format!("cannot remove {tar}"))?;
+        write(&out.join("parts.json"), &serde_json::to_vec(&parts(&tree))?)
+    }
+
+    fn base_tree(&self, kernel: &Kernel, modules: &Selection) -> Result<Tree> {
+        let mut tree = Tree::default();
+        let packages: Vec<&LockedPackage> = self.plan.packages.iter().collect();
+        for (package, deb) in packages.iter().zip(self.cache.fetch(&packages)?) {
+            base::add_package(&mut tree, &package.name, &deb, &self.plan.base.unpack)
+                .with_context(|| format!("package {}", package.name))?;
+        }
+        base::declare(&mut tree, &self.plan.base, &self.plan.base_files)?;
+        modules.add_to(&mut tree)?;
+        for (path, text) in [
+            ("/usr/lib/os-release", self.plan.release.os_release()),
+            ("/usr/share/kontor/release.toml", self.plan.release.to_toml(&kernel.version)),
+            ("/usr/share/kontor/board.toml", self.plan.board.text.clone()),
+        ] {
+            tree.insert(path, Node::file(text.into_bytes(), 0o644, "kontor"))?;
+        }
+        tree.complete()?;
+        Ok(tree)
+    }
+
+    /// Steps `grub` and `system`.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn boot_files(&self) -> Result<BootFiles> {
+        let configuration = grub::configuration(self.plan.cmdline());
+        let tools = self.tools.root().as_str();
+        let key = Key::new("grub", 1).with(&configuration).with(tools);
+        let grub =
+            self.steps.result("grub", &key, |out| grub::make_cores(out, &configuration, self.tools))?;
+        let (size, epoch_s) = (self.plan.product.partition_mib.system, self.plan.release.epoch_s);
+        let key = Key::new("system", 1).with(size.to_le_bytes()).with(epoch_s.to_le_bytes()).with(tools);
+        let system =
+            self.steps.result("system", &key, |out| slot::make_system(out, size, epoch_s, self.tools))?;
+        Ok(BootFiles { grub, system })
+    }
+
+    /// Step `slot`: the program and the base become a release.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn release(&self, program: Utf8PathBuf, base: Base, boot: BootFiles) -> Result<ReleaseFiles> {
+        let bytes = std::fs::read(&program).with_context(|| format!("cannot read {program}"))?;
+        let size = self.plan.product.partition_mib.slot;
+        let key = Key::new("slot", 1).with(base.key.hex()).with(&bytes).with(size.to_le_bytes());
+        let slot = self.steps.result("slot", &key, |out| self.make_slot(out, &bytes, &base))?;
+        Ok(ReleaseFiles { slot, base: base.directory, kernel: base.kernel.image(), program, boot })
+    }
+
+    fn make_slot(&self, out: &Utf8Path, program: &[u8], base: &Base) -> Result<()> {
+        let release = &self.plan.release;
+        let kernel = read(&base.kernel.image())?;
+        let sealed = read(&base.directory.join("base.erofs"))?;
+        let initrd = initramfs::initramfs(program, &sealed, &base.modules.early()?, release.epoch_s);
+        let files = [("vmlinuz", kernel.as_slice()), ("initrd", initrd.as_slice())];
+        let manifest = slot::manifest(release, &base.kernel.version, &files);
+        let files = [files[0], files[1], ("manifest.toml", manifest.as_bytes())];
+        slot::make(out, self.plan.product.partition_mib.slot, &files, release.epoch_s, self.tools)?;
+        write(&out.join("manifest.toml"), manifest.as_bytes())?;
+        let compressed = slot::compressed_size(&out.join("slot.img"))?;
+        write(&out.join("compressed.json"), &serde_json::to_vec(&compressed)?)
+    }
+}
+
+/// How much each package and each part of the kernel's modules adds, uncompressed.
+fn parts(tree: &Tree) -> Vec<(String, u64)> {
+    let mut sizes = std::collections::BTreeMap::new();
+    for (_, node) in tree.iter() {
+        *sizes.entry(node.origin.clone()).or_insert(0) += node.len();
+    }
+    sizes.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+impl ReleaseFiles {
+    /// The content of both slots.
+    #[must_use]
+    pub fn slot_image(&self) -> Utf8PathBuf {
+        self.slot.join("slot.img")
+    }
+
+    /// The empty file system for components.
+    #[must_use]
+    pub fn system_image(&self) -> Utf8PathBuf {
+        self.boot.system.join("system.img")
+    }
+
+    /// GRUB for UEFI.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn boot_loader(&self) -> Result<Vec<u8>> {
+        read(&self.boot.grub.join("BOOTX64.EFI"))
+    }
+
+    /// GRUB for BIOS.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn bios_boot(&self) -> Result<BiosBoot> {
+        Ok(BiosBoot {
+            boot: read(&self.boot.grub.join("boot.img"))?,
+            core: read(&self.boot.grub.join("core.img"))?,
+        })
+    }
+
+    /// Sizes with their limits and parts.
+    ///
+    /// # Errors
+    /// When a step's result cannot be read.
+    pub fn measured(&self, product: &Product) -> Result<Vec<Measured>> {
+        let budgets = product.budget_kib;
+        let program = size(&self.program)?;
+        let mut parts: Vec<(String, u64)> = serde_json::from_slice(&read(&self.base.join("parts.json"))?)?;
+        parts.push(("kernel".to_owned(), size(&self.kernel)?));
+        parts.push(("the program kontor".to_owned(), program));
+        let compressed = serde_json::from_slice(&read(&self.slot.join("compressed.json"))?)?;
+        Ok(vec![
+            Measured { name: "the slot image", bytes: compressed, limit_kib: budgets.slot_compressed, parts },
+            Measured {
+                name: "the program kontor",
+                bytes: program,
+                limit_kib: budgets.kontor,
+                parts: Vec::new(),
+            },
+        ])
+    }
+}
+
+fn read(path: &Utf8Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {path}"))
+}
+
+fn write(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {path}"))
+}
+
+fn size(path: &Utf8Path) -> Result<u64> {
+    Ok(std::fs::metadata(path).with_context(|| format!("cannot read {path}"))?.len())
+}

@@ -1,0 +1,170 @@
+//! A slot: a small ext4 image with the kernel, the initramfs and the manifest that binds them.
+//!
+//! GRUB reads it, and nothing ever mounts it writable: no journal, and only features GRUB has always known.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use camino::Utf8Path;
+use sha2::{Digest, Sha256};
+
+use super::disk::named_guid;
+use super::process::run;
+use super::step::hex;
+use crate::tools::Tools;
+
+/// What a release calls itself.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// Product's name.
+    pub product: String,
+    /// Machine type.
+    pub board: String,
+    /// Version of the firmware.
+    pub version: String,
+    /// Day of the release.
+    pub date: String,
+    /// That day in seconds since 1970.
+    pub epoch_s: u32,
+}
+
+impl Release {
+    /// `release.toml` of the base, which the manifest repeats.
+    #[must_use]
+    pub fn to_toml(&self, kernel: &str) -> String {
+        let Self { product, board, version, date, epoch_s } = self;
+        format!(
+            "schema = 1\nproduct = \"{product}\"\nboard = \"{board}\"\nversion = \"{version}\"\ndate = \"{date}\"\n\
+             epoch-s = {epoch_s}\nkernel = \"{kernel}\"\n"
+        )
+    }
+
+    /// `os-release(5)`.
+    #[must_use]
+    pub fn os_release(&self) -> String {
+        let Self { product, version, .. } = self;
+        format!(
+            "NAME=Kontor\nID=kontor\nID_LIKE=debian\nVERSION_ID={version}\nVARIANT_ID={product}\n\
+             PRETTY_NAME=\"Kontor {version} ({product})\"\n"
+        )
+    }
+}
+
+/// The manifest of a slot with these files.
+#[must_use]
+pub fn manifest(release: &Release, kernel: &str, files: &[(&str, &[u8])]) -> String {
+    let mut text = release.to_toml(kernel);
+    for (name, bytes) in files {
+        let hash = hex(&Sha256::digest(bytes));
+        // Writing into a string cannot fail.
+        let _ = write!(text, "\n[[file]]\nname = \"{name}\"\nsize = {}\nsha256 = \"{hash}\"\n", bytes.len());
+    }
+    text
+}
+
+/// Makes `slot.img` in `out`.
+///
+/// # Errors
+/// When the files do not fit or a tool fails.
+pub fn make(
+    out: &Utf8Path,
+    size_mib: u64,
+    files: &[(&str, &[u8])],
+    epoch_s: u32,
+    tools: &Tools,
+) -> Result<()> {
+    let archive = out.join("slot.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive).with_context(|| archive.to_string())?);
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(epoch_s.into());
+        tar.append_data(&mut header, name, *bytes)?;
+    }
+    tar.into_inner()?.flush()?;
+    let mut command = ext4(tools, "none,extents,filetype,sparse_super,large_file", "slot", epoch_s)?;
+    command.args([
+        "-N",
+        "64",
+        "-d",
+        archive.as_str(),
+        out.join("slot.img").as_str(),
+        &format!("{size_mib}M"),
+    ]);
+    run(command).with_context(|| format!("the slot's files do not fit {size_mib} MiB, or mke2fs failed"))?;
+    std::fs::remove_file(&archive).with_context(|| archive.to_string())
+}
+
+/// Makes `system.img` in `out`: empty, ready for sealed component images.
+///
+/// # Errors
+/// When mke2fs fails.
+pub fn make_system(out: &Utf8Path, size_mib: u64, epoch_s: u32, tools: &Tools) -> Result<()> {
+    // fs-verity needs blocks of the page size.
+    let mut command = ext4(tools, "verity", "system", epoch_s)?;
+    command.args(["-t", "ext4", out.join("system.img").as_str(), &format!("{size_mib}M")]);
+    run(command).map(drop)
+}
+
+/// `mke2fs` with everything fixed that would be random or taken from the clock.
+fn ext4(tools: &Tools, features: &str, name: &str, epoch_s: u32) -> Result<std::process::Command> {
+    let mut command = tools.command("mke2fs")?;
+    let epoch = epoch_s.to_string();
+    command.env("SOURCE_DATE_EPOCH", &epoch).env("E2FSPROGS_FAKE_TIME", &epoch);
+    let uuid = named_guid(&format!("file system {name}")).to_string().to_lowercase();
+    let seed = named_guid(&format!("directory hash {name}")).to_string().to_lowercase();
+    command.args(["-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", features, "-L", name, "-U", &uuid]);
+    command.args([
+        "-E",
+        &format!("hash_seed={seed},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard"),
+    ]);
+    Ok(command)
+}
+
+/// Bytes of a slot image as it would travel.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn compressed_size(image: &Utf8Path) -> Result<u64> {
+    // Higher levels gain little: the base inside is compressed, the kernel too.
+    const LEVEL: i32 = 9;
+    let mut input = std::fs::File::open(image).with_context(|| format!("cannot open {image}"))?;
+    let mut encoder = zstd::Encoder::new(Counter(0), LEVEL)?;
+    std::io::copy(&mut input, &mut encoder).with_context(|| format!("cannot read {image}"))?;
+    Ok(encoder.finish()?.0)
+}
+
+/// Counts what is written.
+#[derive(Debug)]
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_binds_every_file_by_its_hash() {
+        let release = Release {
+            product: "branch".to_owned(),
+            board: "qemu".to_owned(),
+            version: "0.1.0".to_owned(),
+            date: "2026-11-21".to_owned(),
+            epoch_s: 1_795_219_200,
+        };
+        insta::assert_snapshot!(manifest(&release, "6.12.1", &[("vmlinuz", b"kernel"), ("initrd", b"")]));
+        insta::assert_snapshot!(release.os_release());
+    }
+}
