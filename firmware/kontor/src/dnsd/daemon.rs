@@ -356,3 +356,7 @@ fn kernel_entropy() -> anyhow::Result<Entropy> {
         u64::from_be_bytes(octets)
     }))
 }
+
+#[cfg(test)]
+#[path = "daemon/tests.rs"]
+mod tests;

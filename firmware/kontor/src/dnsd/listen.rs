@@ -59,6 +59,12 @@ impl Listeners {
         self.open.get_mut(&number)
     }
 
+    /// The listener on `address`.
+    #[cfg(test)]
+    pub(crate) fn on(&self, address: Ipv4Addr) -> Option<&Listener> {
+        self.open.values().find(|listener| listener.address == address)
+    }
+
     /// Sends what has been collected.
     pub(crate) fn flush(&mut self) {
         for listener in self.open.values_mut().filter(|listener| !listener.out.is_empty()) {

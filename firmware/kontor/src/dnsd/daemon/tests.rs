@@ -1,0 +1,361 @@
+//! The daemon over loopback: one thread drives the daemon, the client and the fake upstream in turn, and
+//! waits for events only.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use kontor_status::{DnsStatus, NetStatus, WanLease, WanState};
+
+use super::*;
+
+const BOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../board/generic-x86-64.toml");
+/// Longest time a test waits for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// One turn of the daemon at most.
+const STEP: Duration = Duration::from_millis(20);
+
+/// A resolver that answers every A question with 192.0.2.80, over UDP truncated when asked for `big…`.
+struct FakeUpstream {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    open: Vec<TcpStream>,
+    asked: usize,
+}
+
+impl FakeUpstream {
+    fn new() -> Self {
+        // A free port for both transports on an address that nobody else in the test run uses.
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.99:0").unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
+                break (udp, tcp);
+            }
+        };
+        udp.set_nonblocking(true).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        Self { udp, tcp, open: Vec::new(), asked: 0 }
+    }
+
+    fn port(&self) -> u16 {
+        self.udp.local_addr().unwrap().port()
+    }
+
+    fn turn(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok((length, peer)) = self.udp.recv_from(&mut buffer) {
+            self.asked += 1;
+            self.udp.send_to(&reply(&buffer[..length], true), peer).unwrap();
+        }
+        while let Ok((stream, _)) = self.tcp.accept() {
+            stream.set_nonblocking(true).unwrap();
+            self.open.push(stream);
+        }
+        for stream in &mut self.open {
+            // Small enough to come in one piece over loopback.
+            if let Ok(length) = stream.read(&mut buffer)
+                && length > 2
+            {
+                self.asked += 1;
+                stream.write_all(&framed(&reply(&buffer[2..length], false))).unwrap();
+            }
+        }
+    }
+}
+
+fn reply(asked: &[u8], udp: bool) -> Vec<u8> {
+    let asked = Message::from_vec(asked).unwrap();
+    let name = asked.queries[0].name().clone();
+    let mut message = Message::new(asked.metadata.id, MessageType::Response, OpCode::Query);
+    message.add_queries(asked.queries);
+    let big = name.to_ascii().starts_with("big");
+    message.metadata.truncation = big && udp;
+    for last in 0..if big { 200 } else { 1 } {
+        let data = RData::A(A::new(192, 0, 2, last));
+        message.add_answer(Record::from_rdata(name.clone(), 300, data));
+    }
+    message.to_vec().unwrap()
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap();
+    [&length.to_be_bytes(), message].concat()
+}
+
+fn question(qname: &str, qtype: RecordType, id: u16) -> Vec<u8> {
+    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(qname).unwrap(), qtype));
+    message.to_vec().unwrap()
+}
+
+struct Office {
+    daemon: Daemon,
+    upstream: FakeUpstream,
+    directory: tempfile::TempDir,
+    server: SocketAddrV4,
+}
+
+impl Office {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let upstream = FakeUpstream::new();
+        let run = directory.path();
+        for sub in ["site", "netd", "dnsd"] {
+            std::fs::create_dir(run.join(sub)).unwrap();
+        }
+        write_site(run, "");
+        let args = ["--run", run.to_str().unwrap(), "--board", BOARD].map(str::to_owned);
+        let options = Options { paths: Paths::from_args(&args), port: 0, upstream_port: upstream.port() };
+        let signals = Signals::new(&[]).unwrap();
+        let mut daemon = Daemon::new(options, signals, Notifier::from_environment()).unwrap();
+        let listener = daemon.listeners.on(Ipv4Addr::LOCALHOST).unwrap();
+        let SocketAddr::V4(server) = listener.udp.local_addr().unwrap() else { panic!("IPv4") };
+        // From here on a reload opens the same port.
+        daemon.options.port = server.port();
+        Self { daemon, upstream, directory, server }
+    }
+
+    fn with_wan() -> Self {
+        let mut office = Self::new();
+        office.wan_up();
+        office.until(|office| office.daemon.forwarder.upstreams().next());
+        office
+    }
+
+    fn wan_up(&self) {
+        let lease = WanLease {
+            interface: "port1".into(),
+            address: "198.51.100.2/24".parse().unwrap(),
+            gateway: None,
+            dns_servers: vec![Ipv4Addr::new(127, 0, 0, 99).into()],
+            ntp_servers: vec![],
+            lease_time_s: None,
+        };
+        let status = NetStatus { wan: WanState::Up(lease), ..NetStatus::default() };
+        let text = serde_json::to_vec(&status).unwrap();
+        kontor_sys::file::write_atomic(&self.directory.path().join("netd/status.json"), &text).unwrap();
+    }
+
+    /// Lets everybody work until `done` has something.
+    #[track_caller]
+    fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            self.upstream.turn();
+            self.daemon.turn(STEP).unwrap();
+            if let Some(value) = done(self) {
+                return value;
+            }
+            assert!(start.elapsed() < PATIENCE, "it did not happen");
+        }
+    }
+
+    #[track_caller]
+    fn ask(&mut self, qname: &str, qtype: RecordType) -> Message {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_nonblocking(true).unwrap();
+        client.send_to(&question(qname, qtype, 7), self.server).unwrap();
+        let server = self.server;
+        self.until(|_| {
+            let mut buffer = [0; 4096];
+            let (length, from) = client.recv_from(&mut buffer).ok()?;
+            assert_eq!(from, server.into());
+            Some(Message::from_vec(&buffer[..length]).unwrap())
+        })
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.server).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream
+    }
+
+    /// The next `count` answers from a connection.
+    #[track_caller]
+    fn receive(&mut self, stream: &mut TcpStream, count: usize) -> Vec<Message> {
+        let mut input = Vec::new();
+        self.until(|_| {
+            let mut buffer = [0; 4096];
+            match stream.read(&mut buffer) {
+                Ok(0) => panic!("closed"),
+                Ok(length) => input.extend_from_slice(&buffer[..length]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            let messages = unframe(&input);
+            (messages.len() >= count).then_some(messages)
+        })
+    }
+}
+
+fn unframe(mut input: &[u8]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some((length, rest)) = input.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length));
+        let Some(message) = rest.get(..length) else { break };
+        messages.push(Message::from_vec(message).unwrap());
+        input = &rest[length..];
+    }
+    messages
+}
+
+fn write_site(run: &Path, hosts: &str) {
+    let text = format!("{}\n{hosts}", kontor_config::Site::default_text());
+    kontor_sys::file::write_atomic(&run.join("site/site.toml"), text.as_bytes()).unwrap();
+}
+
+fn addresses(message: &Message) -> Vec<String> {
+    message.answers.iter().map(|record| record.data.to_string()).collect()
+}
+
+#[test]
+fn local_names_work_before_there_is_an_upstream() {
+    let mut office = Office::new();
+    let answer = office.ask("kontor.office.internal.", RecordType::A);
+    assert_eq!(addresses(&answer), ["192.168.77.1"]);
+    let answer = office.ask("1.77.168.192.in-addr.arpa.", RecordType::PTR);
+    assert_eq!(addresses(&answer), ["kontor.office.internal."]);
+    let answer = office.ask("www.example.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[test]
+fn upstreams_come_from_the_wan_and_answers_from_the_cache() {
+    let mut office = Office::with_wan();
+    for _ in 0..3 {
+        let answer = office.ask("www.example.", RecordType::A);
+        assert_eq!(addresses(&answer), ["192.0.2.0"]);
+    }
+    assert_eq!(office.upstream.asked, 1);
+}
+
+#[test]
+fn large_answers_go_over_tcp_on_both_sides() {
+    let mut office = Office::with_wan();
+    let answer = office.ask("big.example.", RecordType::A);
+    assert!(answer.metadata.truncation && answer.answers.is_empty());
+    assert_eq!(office.upstream.asked, 2);
+    let mut stream = office.connect();
+    stream.write_all(&framed(&question("big.example.", RecordType::A, 3))).unwrap();
+    let answers = office.receive(&mut stream, 1);
+    assert_eq!(answers[0].answers.len(), 200);
+    assert_eq!(office.upstream.asked, 2);
+}
+
+#[test]
+fn tcp_takes_pipelined_queries_in_any_pieces() {
+    let mut office = Office::with_wan();
+    let mut stream = office.connect();
+    let names = ["a.example.", "kontor.office.internal.", "b.example.", "c.example."];
+    let queries = names.iter().zip(1..).map(|(name, id)| framed(&question(name, RecordType::A, id)));
+    let bytes: Vec<u8> = queries.flatten().collect();
+    for piece in bytes.chunks(7) {
+        stream.write_all(piece).unwrap();
+        office.daemon.turn(Duration::ZERO).unwrap();
+    }
+    let mut ids: Vec<u16> =
+        office.receive(&mut stream, names.len()).iter().map(|message| message.metadata.id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [1, 2, 3, 4]);
+}
+
+#[test]
+fn half_closed_connections_still_get_their_answers() {
+    let mut office = Office::with_wan();
+    let mut stream = office.connect();
+    stream.write_all(&framed(&question("www.example.", RecordType::A, 9))).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(office.receive(&mut stream, 1)[0].metadata.id, 9);
+    office.until(|_| matches!(stream.read(&mut [0; 1]), Ok(0)).then_some(()));
+}
+
+#[test]
+fn one_client_cannot_take_all_connections() {
+    let mut office = Office::new();
+    let mut streams: Vec<TcpStream> = (0..40).map(|_| office.connect()).collect();
+    // Those over the bound are closed at once; the first ones are served.
+    let last = streams.len() - 1;
+    office.until(|_| matches!(streams[last].read(&mut [0; 1]), Ok(0)).then_some(()));
+    streams[0].write_all(&framed(&question("kontor.office.internal.", RecordType::A, 1))).unwrap();
+    assert_eq!(office.receive(&mut streams[0], 1).len(), 1);
+}
+
+#[test]
+fn a_lease_is_acknowledged_when_its_name_resolves() {
+    let mut office = Office::new();
+    let path = office.directory.path().join("dnsd/names.sock");
+    let mut dhcpd = UnixStream::connect(path).unwrap();
+    dhcpd.set_nonblocking(true).unwrap();
+    let lines = [
+        r#"{"op":"snapshot","names":[{"name":"old","address":"192.168.77.150","network":"lan"}]}"#,
+        r#"{"op":"set","seq":1,"name":"pc1","address":"192.168.77.100","network":"lan"}"#,
+        r#"{"op":"remove","seq":2,"name":"old","address":"192.168.77.150","network":"lan"}"#,
+        r#"{"op":"set","seq":3,"name":"no good","address":"192.168.77.101","network":"lan"}"#,
+        "",
+    ];
+    dhcpd.write_all(lines.join("\n").as_bytes()).unwrap();
+    let mut input = String::new();
+    office.until(|_| {
+        let mut buffer = [0; 1024];
+        if let Ok(length) = dhcpd.read(&mut buffer) {
+            input.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+        (input.lines().count() == 3).then_some(())
+    });
+    assert!(input.starts_with("{\"ack\":1}\n{\"ack\":2}\n{\"ack\":3,\"error\":"), "{input}");
+    let answer = office.ask("pc1.office.internal.", RecordType::A);
+    assert_eq!(addresses(&answer), ["192.168.77.100"]);
+    let answer = office.ask("old.office.internal.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+
+    // A new connection's snapshot replaces everything.
+    let mut restarted = UnixStream::connect(office.directory.path().join("dnsd/names.sock")).unwrap();
+    restarted.write_all(b"{\"op\":\"snapshot\",\"names\":[]}\n").unwrap();
+    office.until(|office| (office.daemon.forwarder.local_names() == 1).then_some(()));
+}
+
+#[test]
+fn a_reload_keeps_leases_cache_and_connections() {
+    let mut office = Office::with_wan();
+    office.ask("www.example.", RecordType::A);
+    let lease = Ipv4Addr::new(192, 168, 77, 100);
+    office.daemon.forwarder.zones_mut().set_lease("pc1", lease).unwrap();
+    let mut stream = office.connect();
+    stream.write_all(&framed(&question("pc1.office.internal.", RecordType::A, 1))).unwrap();
+    office.receive(&mut stream, 1);
+
+    write_site(office.directory.path(), "[[dns.host]]\nname = \"nas\"\naddress = \"192.168.77.5\"\n");
+    office.daemon.reload();
+    assert_eq!(addresses(&office.ask("nas.office.internal.", RecordType::A)), ["192.168.77.5"]);
+    assert_eq!(addresses(&office.ask("pc1.office.internal.", RecordType::A)), ["192.168.77.100"]);
+    office.ask("www.example.", RecordType::A);
+    assert_eq!(office.upstream.asked, 1);
+    stream.write_all(&framed(&question("nas.office.internal.", RecordType::A, 2))).unwrap();
+    assert_eq!(office.receive(&mut stream, 1)[0].metadata.id, 2);
+
+    // A site that cannot be read changes nothing and is reported.
+    kontor_sys::file::write_atomic(&office.directory.path().join("site/site.toml"), b"schema = 9").unwrap();
+    office.daemon.reload();
+    assert_eq!(addresses(&office.ask("nas.office.internal.", RecordType::A)), ["192.168.77.5"]);
+    assert!(office.daemon.problems.iter().any(|problem| problem.contains("site file")));
+}
+
+#[test]
+fn status_and_resolv_conf_are_written() {
+    let mut office = Office::with_wan();
+    let directory = office.directory.path().join("dnsd");
+    let resolv_conf = std::fs::read_to_string(directory.join("resolv.conf")).unwrap();
+    assert_eq!(resolv_conf, "nameserver 127.0.0.1\nsearch office.internal\n");
+    office.ask("www.example.", RecordType::A);
+    let status: DnsStatus = office.until(|_| {
+        let text = std::fs::read(directory.join("status.json")).ok()?;
+        let status: DnsStatus = serde_json::from_slice(&text).unwrap();
+        (status.queries > 0 && !status.upstreams.is_empty()).then_some(status)
+    });
+    assert_eq!(status.upstreams, [IpAddr::from(Ipv4Addr::new(127, 0, 0, 99))]);
+    assert_eq!((status.local_names, status.problems), (1, vec![]));
+}
