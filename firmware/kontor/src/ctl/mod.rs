@@ -1,5 +1,130 @@
-//! The `ctl` applet.
+//! The `ctl` applet: the operator's commands, for root on the box and for the console.
+//!
+//! Reads the daemons' status files and talks to PID 1 over its control socket; it holds no state. Text that
+//! came from the network or from logs is stripped of control characters before it reaches a terminal.
 
-pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+mod command;
+mod control;
+pub(crate) mod show;
+pub(crate) mod snapshot;
+pub(crate) mod table;
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+use kontor_status::paths::Paths;
+use serde::Serialize;
+
+use command::Command;
+use snapshot::Snapshot;
+
+/// Log lines of each service when none is named.
+const LOG_LINES_EACH: u32 = 5;
+/// The newest release's facts in the base image.
+const OS_RELEASE: &str = "/usr/lib/os-release";
+
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let paths = Paths::from_args(args);
+    let (words, places) = split_places(args);
+    match command::parse(&words).map_err(anyhow::Error::msg)? {
+        Command::Help(text) => print(text),
+        Command::Status { json } => present(&Snapshot::take(&paths), json, show::status, |all| all),
+        Command::Leases { json } => present(&Snapshot::take(&paths), json, show::leases, |all| &all.dhcp),
+        Command::Links { json } => present(&Snapshot::take(&paths), json, show::links, |all| &all.net),
+        Command::Logs { service, lines } => logs(&paths, service.as_deref(), lines),
+        Command::Site(words) => site(&paths, words, &places),
+        Command::Reload => tell(&paths, "reload", "all daemons read the site file again"),
+        Command::Restart { service } => tell(&paths, &format!("restart {service}"), "restarting"),
+        Command::Reboot => tell(&paths, "reboot", "the box restarts"),
+        Command::PowerOff => tell(&paths, "power-off", "the box switches off"),
+        Command::Version => print(&version()),
+    }
+}
+
+/// Separates the flags of [`Paths::from_args`] from the command.
+fn split_places(args: &[String]) -> (Vec<String>, Vec<String>) {
+    let (mut words, mut places) = (Vec::new(), Vec::new());
+    let mut rest = args.iter();
+    while let Some(argument) = rest.next() {
+        let flag = argument.split('=').next().unwrap_or_default();
+        if !matches!(flag, "--run" | "--state" | "--site" | "--board") {
+            words.push(argument.clone());
+            continue;
+        }
+        places.push(argument.clone());
+        places.extend(rest.next().filter(|_| !argument.contains('=')).cloned());
+    }
+    (words, places)
+}
+
+fn present<T: Serialize + ?Sized>(
+    snapshot: &Snapshot,
+    json: bool,
+    text: fn(&Snapshot) -> String,
+    part: fn(&Snapshot) -> &T,
+) -> anyhow::Result<()> {
+    match json {
+        true => print(&(serde_json::to_string_pretty(part(snapshot))? + "\n")),
+        false => print(&text(snapshot)),
+    }
+}
+
+fn logs(paths: &Paths, service: Option<&str>, lines: u32) -> anyhow::Result<()> {
+    let socket = paths.init_socket();
+    let of = |name: &str, lines: u32| control::ask(&socket, &format!("logs {name} {lines}"));
+    if let Some(name) = service {
+        return print(&table::plain_lines(&refusal(of(name, lines)?)?));
+    }
+    let status: kontor_status::InitStatus = serde_json::from_str(&control::ask(&socket, "status")?)?;
+    for service in &status.services {
+        print(&format!("==> {} <==\n", service.name))?;
+        print(&table::plain_lines(&of(&service.name, LOG_LINES_EACH)?))?;
+    }
+    Ok(())
+}
+
+/// Runs the `site` applet; after a load, the daemons must read what is now in force.
+fn site(paths: &Paths, mut words: Vec<String>, places: &[String]) -> anyhow::Result<()> {
+    let load = words.first().is_some_and(|word| word == "load");
+    if load && words.get(1).is_none_or(|word| word.starts_with("--")) {
+        words.insert(1, "-".to_owned());
+    }
+    words.extend(places.iter().cloned());
+    crate::site::run(&words)?;
+    if load {
+        let answer = control::ask(&paths.init_socket(), "reload").context("stored, but not applied yet")?;
+        refusal(answer).context("stored, but not applied yet")?;
+    }
+    Ok(())
+}
+
+fn tell(paths: &Paths, request: &str, done: &str) -> anyhow::Result<()> {
+    refusal(control::ask(&paths.init_socket(), request)?)?;
+    print(&format!("{done}\n"))
+}
+
+/// PID 1 answers a request it cannot fulfil with `{"error": "…"}`.
+fn refusal(answer: String) -> anyhow::Result<String> {
+    let json: Option<serde_json::Value> = serde_json::from_str(&answer).ok();
+    match json.as_ref().and_then(|json| json.get("error")).and_then(|error| error.as_str()) {
+        Some(error) => bail!("{}", table::plain(error)),
+        None => Ok(answer),
+    }
+}
+
+fn version() -> String {
+    let pretty = std::fs::read_to_string(OS_RELEASE).ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+        Some(format!(" ({})", line.trim_matches('"')))
+    });
+    format!("kontor {}{}\n", env!("CARGO_PKG_VERSION"), pretty.unwrap_or_default())
+}
+
+/// Writes to standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
 }

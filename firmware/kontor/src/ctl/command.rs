@@ -1,0 +1,229 @@
+//! The operator's commands as words.
+
+/// One command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Everything at a glance.
+    Status { json: bool },
+    /// The office's leases.
+    Leases { json: bool },
+    /// Ports, carriers, addresses.
+    Links { json: bool },
+    /// Log lines of one service, or the latest of every service.
+    Logs { service: Option<String>, lines: u32 },
+    /// Every daemon reads the site file again.
+    Reload,
+    /// Handled by the `site` applet, with these arguments.
+    Site(Vec<String>),
+    /// Restarts one service.
+    Restart { service: String },
+    /// Restarts the box.
+    Reboot,
+    /// Switches the box off.
+    PowerOff,
+    /// Firmware version.
+    Version,
+    /// A help text.
+    Help(&'static str),
+}
+
+/// Log lines shown without `-n`.
+const LOG_LINES: u32 = 40;
+/// Most log lines that can be asked for; PID 1 keeps no more.
+const LOG_LINES_MAX: u32 = 10_000;
+
+pub(crate) const HELP: &str = "\
+usage: kontor ctl COMMAND
+
+  status [--json]      everything at a glance
+  leases [--json]      who has which address
+  links [--json]       ports, carriers, addresses
+  logs [NAME] [-n N]   the newest log lines of a service, or of all
+  reload               every daemon reads the site file again
+  site load [FILE]     check a new site file and put it in force
+  site show            the site file in force
+  site check FILE      check a site file and change nothing
+  site history         earlier site files
+  restart NAME         restart one service
+  reboot               restart the box
+  power-off            switch the box off
+  version              firmware version
+
+COMMAND --help shows more and an example.
+";
+
+const TOPICS: &[(&str, &str)] = &[
+    (
+        "status",
+        "usage: status [--json]\n\nShows version, slot, office, networks, services and everything that is wrong.\n\n\
+         example: kontor ctl status --json\n",
+    ),
+    (
+        "leases",
+        "usage: leases [--json]\n\nLists addresses given to the office's computers, with name, hardware address and \
+         time left.\n\nexample: kontor ctl leases\n",
+    ),
+    (
+        "links",
+        "usage: links [--json]\n\nLists ports with cable state, hardware address and IP addresses.\n\n\
+         example: kontor ctl links\n",
+    ),
+    (
+        "logs",
+        "usage: logs [NAME] [-n N]\n\nShows the newest N log lines (40) of service NAME; without a name, the last few \
+         of every service. `status` lists the names.\n\nexample: kontor ctl logs netd -n 100\n",
+    ),
+    (
+        "reload",
+        "usage: reload\n\nEvery daemon reads the site file in force again. What has not changed is not touched.\n\n\
+         example: kontor ctl reload\n",
+    ),
+    (
+        "site",
+        "usage: site load [FILE] | show | check FILE | history\n\n\
+         load     checks a site file; if it has no error it is stored and put in force at once.\n         \
+         Without FILE (or with -) it is read from standard input; at the console, paste it and\n         \
+         end with a line that holds a single dot.\n\
+         show     prints the site file in force.\n\
+         check    checks FILE and changes nothing.\n\
+         history  lists earlier site files.\n\nexample: kontor ctl site load /tmp/site.toml\n",
+    ),
+    (
+        "restart",
+        "usage: restart NAME\n\nStops and starts one service. `status` lists the names.\n\nexample: kontor ctl restart dnsd\n",
+    ),
+    (
+        "reboot",
+        "usage: reboot\n\nStops all services in order and restarts the box.\n\nexample: kontor ctl reboot\n",
+    ),
+    (
+        "power-off",
+        "usage: power-off\n\nStops all services in order and switches the box off.\n\nexample: kontor ctl power-off\n",
+    ),
+    ("version", "usage: version\n\nPrints the firmware's version.\n\nexample: kontor ctl version\n"),
+];
+
+/// Reads a command.
+///
+/// # Errors
+/// What is wrong and what is right, for people.
+pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let Some((name, rest)) = words.split_first() else { return Ok(Command::Help(HELP)) };
+    if matches!(*name, "help" | "--help" | "-h") {
+        return Ok(Command::Help(rest.first().and_then(|topic| help_on(topic)).unwrap_or(HELP)));
+    }
+    if rest.iter().any(|word| matches!(*word, "--help" | "-h")) {
+        return Ok(Command::Help(help_on(name).unwrap_or(HELP)));
+    }
+    match (*name, rest) {
+        ("status", _) => Ok(Command::Status { json: json(name, rest)? }),
+        ("leases", _) => Ok(Command::Leases { json: json(name, rest)? }),
+        ("links", _) => Ok(Command::Links { json: json(name, rest)? }),
+        ("logs", _) => logs(rest),
+        ("reload", []) => Ok(Command::Reload),
+        ("site", ["load" | "show" | "check" | "history", ..]) => {
+            Ok(Command::Site(rest.iter().map(|word| (*word).to_owned()).collect()))
+        }
+        ("restart", [service]) => Ok(Command::Restart { service: service_name(service)? }),
+        ("reboot", []) => Ok(Command::Reboot),
+        ("power-off" | "poweroff", []) => Ok(Command::PowerOff),
+        ("version" | "--version", []) => Ok(Command::Version),
+        _ => Err(match help_on(name) {
+            Some(help) => {
+                format!("`{name}` is not used like that; {}", help.lines().next().unwrap_or_default())
+            }
+            None => format!("there is no command `{name}`; `help` lists all commands"),
+        }),
+    }
+}
+
+fn help_on(topic: &str) -> Option<&'static str> {
+    TOPICS.iter().find(|(name, _)| *name == topic).map(|(_, text)| *text)
+}
+
+fn json(name: &str, rest: &[&str]) -> Result<bool, String> {
+    match rest {
+        [] => Ok(false),
+        ["--json"] => Ok(true),
+        [other, ..] => Err(format!("`{name}` does not know `{other}`; usage: {name} [--json]")),
+    }
+}
+
+fn logs(mut rest: &[&str]) -> Result<Command, String> {
+    let (mut service, mut lines) = (None, LOG_LINES);
+    loop {
+        rest = match rest {
+            [] => return Ok(Command::Logs { service, lines }),
+            ["-n", number, tail @ ..] => {
+                let parsed = number.parse().ok().filter(|n| (1..=LOG_LINES_MAX).contains(n));
+                lines = parsed
+                    .ok_or_else(|| format!("-n takes a number from 1 to {LOG_LINES_MAX}, not `{number}`"))?;
+                tail
+            }
+            ["-n"] => return Err("-n takes a number, for example: logs netd -n 100".to_owned()),
+            [name, tail @ ..] if service.is_none() => {
+                service = Some(service_name(name)?);
+                tail
+            }
+            [other, ..] => return Err(format!("one service at a time; `{other}` is too much")),
+        };
+    }
+}
+
+/// A word that can go into a request line to PID 1.
+fn service_name(word: &str) -> Result<String, String> {
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match !word.is_empty() && !word.starts_with('-') && word.chars().all(ok) {
+        true => Ok(word.to_owned()),
+        false => Err(format!("`{word}` is not a service name; `status` lists them")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expect: Result<Command, &str>) {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match (parse(&words), expect) {
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (got, expect) => assert_eq!(got, expect.map_err(str::to_owned), "{line}"),
+        }
+    }
+
+    #[test]
+    fn commands() {
+        check("status", Ok(Command::Status { json: false }));
+        check("leases --json", Ok(Command::Leases { json: true }));
+        check("logs", Ok(Command::Logs { service: None, lines: 40 }));
+        check("logs netd -n 7", Ok(Command::Logs { service: Some("netd".into()), lines: 7 }));
+        check("logs -n 7 netd", Ok(Command::Logs { service: Some("netd".into()), lines: 7 }));
+        check("site load -", Ok(Command::Site(vec!["load".into(), "-".into()])));
+        check("restart dnsd", Ok(Command::Restart { service: "dnsd".into() }));
+        check("power-off", Ok(Command::PowerOff));
+        check("", Ok(Command::Help(HELP)));
+    }
+
+    #[test]
+    fn mistakes_say_what_is_right() {
+        check("stats", Err("there is no command `stats`; `help` lists all commands"));
+        check("status -x", Err("usage: status [--json]"));
+        check("restart", Err("usage: restart NAME"));
+        check("site explode", Err("usage: site load [FILE]"));
+        check("logs netd dnsd", Err("one service at a time"));
+        check("logs -n many", Err("a number from 1 to 10000, not `many`"));
+        check("logs ne;td", Err("is not a service name"));
+        check("reboot now", Err("usage: reboot"));
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        for (topic, text) in TOPICS {
+            assert!(text.starts_with("usage: ") && text.contains("example: kontor ctl "), "{topic}");
+            assert!(HELP.contains(&format!("\n  {topic}")), "{topic}");
+            check(&format!("{topic} --help"), Ok(Command::Help(text)));
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! netd's state and the one thing it does: make the kernel match the site file.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kontor_config::site::{Address, Zone};
+use kontor_config::{Board, Site};
+use kontor_network::{Assignment, Desired, Inputs, Observed, assign, desired, diff};
+use kontor_status::paths::Paths;
+use kontor_status::{NetStatus, WanLease, WanState};
+use kontor_sys::notify::Notifier;
+
+use super::firewall::{self, Firewall};
+use super::netlink::{self, Netlink};
+use super::store::Store;
+use super::wan::{SavedLease, Wan};
+use super::{hardware, report};
+
+/// Rounds of look-and-apply at one event. Two are enough in theory (the kernel drops routes with an
+/// address); what is then still open waits for the next event or retry.
+const ROUNDS_MAX: usize = 4;
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long the first start may wait for drivers before netd is ready without the LAN.
+const HARDWARE_WAIT: Duration = Duration::from_secs(10);
+
+/// Where things are; other places only in a trial run.
+pub(crate) struct Places {
+    pub(crate) paths: Paths,
+    pub(crate) nft: PathBuf,
+    pub(crate) sys: PathBuf,
+    pub(crate) proc_sys: PathBuf,
+}
+
+/// What netd holds between two events.
+pub(crate) struct Daemon {
+    places: Places,
+    netlink: Netlink,
+    notifier: Notifier,
+    board: Board,
+    /// The site the kernel follows.
+    site: Option<Site>,
+    /// A newer site whose firewall could not be loaded yet.
+    pending: Option<Site>,
+    firewall: Firewall,
+    /// The netd before this one left forwarding on: the outside is open, with rules we did not load.
+    inherited: bool,
+    store: Store<SavedLease>,
+    pub(crate) wan: Wan,
+    faults: Faults,
+    retry: Retry,
+    published: Option<NetStatus>,
+    ready: bool,
+    started_at: Instant,
+}
+
+/// What is wrong, by where it came from; each is replaced as a whole.
+#[derive(Default)]
+struct Faults {
+    board: Option<String>,
+    site: Option<String>,
+    firewall: Option<String>,
+    sysctl: Vec<String>,
+    netlink: Vec<String>,
+}
+
+/// When to try again what failed.
+#[derive(Default)]
+struct Retry {
+    failures: u32,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    fn failed(&mut self, now: Instant) {
+        let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.at = Some(now + pause);
+    }
+
+    fn pausing(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| now < at)
+    }
+}
+
+impl Daemon {
+    pub(crate) fn new(places: Places) -> std::io::Result<Self> {
+        let (board, fault) = read_board(&places.paths.board);
+        let mut daemon = Self {
+            netlink: Netlink::open()?,
+            notifier: Notifier::from_environment(),
+            board,
+            site: None,
+            pending: None,
+            firewall: Firewall::new(places.nft.clone()),
+            inherited: is_forwarding(&places.proc_sys),
+            store: Store::new(&places.paths),
+            wan: Wan::new(),
+            faults: Faults { board: fault, ..Faults::default() },
+            retry: Retry::default(),
+            published: None,
+            ready: false,
+            started_at: Instant::now(),
+            places,
+        };
+        daemon.store.sync();
+        daemon.refuse_router_advertisements();
+        Ok(daemon)
+    }
+
+    /// Whether a site has been read.
+    pub(crate) fn has_site(&self) -> bool {
+        self.site.is_some()
+    }
+
+    /// The next moment something is due without an event.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        self.retry.at.into_iter().chain(self.wan.next_at()).min()
+    }
+
+    /// Reads the site file (again) and follows it; what it does not change stays untouched.
+    pub(crate) async fn reload(&mut self) {
+        self.attach_disk();
+        self.faults.site = None;
+        self.retry = Retry::default();
+        match read_site(&self.places.paths.site(), &self.board) {
+            // At the start the file may not be there yet; that is not worth a word.
+            Ok(None) => {}
+            Ok(Some(site)) => self.adopt(site).await,
+            Err(problem) => {
+                eprintln!("{problem}");
+                self.faults.site = Some(problem);
+            }
+        }
+        self.reconcile().await;
+    }
+
+    /// Takes a site over. When a firewall is in force, the new one must load first; until it does, both the
+    /// old firewall and the network it was made for stay.
+    async fn adopt(&mut self, site: Site) {
+        self.pending = None;
+        if !self.firewall.is_loaded() {
+            self.site = Some(site);
+            return;
+        }
+        match self.load_firewall(&site).await {
+            true => self.site = Some(site),
+            false => self.pending = Some(site),
+        }
+    }
+
+    /// Time or the network moved the DHCP client, or something is to be tried again.
+    pub(crate) async fn wake(&mut self) {
+        let now = Instant::now();
+        if self.retry.at.is_some_and(|at| now >= at) {
+            self.retry.at = None;
+            if let Some(site) = self.pending.take() {
+                self.adopt(site).await;
+            }
+        }
+        self.wan.turn();
+        if let Some(saved) = self.wan.take_change() {
+            self.store.set_lease(saved);
+        }
+        self.reconcile().await;
+    }
+
+    /// Every two seconds: the supervisor hears that the main loop lives, the disk may have appeared.
+    pub(crate) async fn tick(&mut self) {
+        self.notifier.watchdog();
+        if self.attach_disk() {
+            self.reconcile().await;
+        }
+        self.report_ready(false);
+    }
+
+    /// Notices the state directory; true when it has just appeared.
+    fn attach_disk(&mut self) -> bool {
+        let appeared = self.store.sync();
+        if appeared {
+            eprintln!("state directory {} is there", self.places.paths.state.display());
+            self.wan.restore(self.store.lease());
+        }
+        appeared
+    }
+
+    /// Looks, compares, applies; then opens the way out once the firewall is loaded.
+    pub(crate) async fn reconcile(&mut self) {
+        let now = Instant::now();
+        let Some(site) = self.site.clone() else {
+            self.publish(NetStatus { problems: self.faults.all(), ..NetStatus::default() });
+            return;
+        };
+        if self.retry.pausing(now) {
+            return;
+        }
+        // After a restart the office has its addresses already: the rules come first then, so that at no
+        // moment an interface is in a zone they do not know.
+        let mut failed = self.inherited && !self.load_firewall(&site).await;
+        self.inherited = false;
+        failed |= !self.settle(&site).await;
+        if !self.firewall.is_loaded() && !failed {
+            // The office is served now; tell everybody before the firewall takes its time.
+            self.report(&site).await;
+            failed = !self.load_firewall(&site).await || !self.settle(&site).await;
+        }
+        failed |= self.pending.is_some();
+        match failed {
+            true => self.retry.failed(now),
+            false => self.retry = Retry::default(),
+        }
+        self.follow_wan(&site).await;
+        self.report(&site).await;
+        self.store.sync();
+    }
+
+    /// The packet filter, then the kernel settings that rely on it (forwarding among them).
+    async fn load_firewall(&mut self, site: &Site) -> bool {
+        let rules = kontor_firewall::render(site);
+        let before = self.firewall.is_loaded();
+        // nft may take long under load; the supervisor must not think that netd hangs.
+        let outcome = {
+            let notifier = &self.notifier;
+            let load = self.firewall.load(&rules);
+            tokio::pin!(load);
+            loop {
+                tokio::select! {
+                    outcome = &mut load => break outcome,
+                    () = tokio::time::sleep(Duration::from_secs(2)) => notifier.watchdog(),
+                }
+            }
+        };
+        if let Err(problem) = outcome {
+            let consequence =
+                if before { "the old rules and networks stay in force" } else { "the way out stays closed" };
+            let problem = format!("the firewall did not load, so {consequence}: {problem}");
+            if self.faults.firewall.as_ref() != Some(&problem) {
+                eprintln!("{problem}");
+            }
+            self.faults.firewall = Some(problem);
+            return false;
+        }
+        if !before {
+            eprintln!("firewall loaded");
+        }
+        self.faults.firewall = None;
+        self.write_sysctls(site);
+        true
+    }
+
+    /// Kernel settings of the site. Those of an interface that is not there (yet) are written when it is.
+    fn write_sysctls(&mut self, site: &Site) {
+        let root = &self.places.proc_sys;
+        // The kernel removes secondary addresses with the primary one; a moved LAN address needs them kept.
+        let own = (root.join("net/ipv4/conf/all/promote_secondaries"), "1".to_owned());
+        let mut settings = vec![own];
+        settings
+            .extend(kontor_firewall::sysctls(site).into_iter().map(|(name, value)| (root.join(name), value)));
+        let ports = site.networks.iter().flat_map(|network| network.ports.iter().cloned());
+        let interfaces = site.networks.iter().map(|network| network.interface()).chain(ports);
+        settings.extend(interfaces.map(|name| (accept_ra(root, &name), "0".to_owned())));
+        let faults: Vec<String> =
+            settings.iter().filter_map(|(path, value)| firewall::set_sysctl(path, value).err()).collect();
+        faults
+            .iter()
+            .filter(|fault| !self.faults.sysctl.contains(fault))
+            .for_each(|fault| eprintln!("{fault}"));
+        self.faults.sysctl = faults;
+    }
+
+    /// For every interface that is yet to come; see the module's head for IPv6.
+    fn refuse_router_advertisements(&mut self) {
+        let path = accept_ra(&self.places.proc_sys, "default");
+        self.faults.sysctl.extend(firewall::set_sysctl(&path, "0").err());
+    }
+
+    /// Makes the kernel match; false when something was refused.
+    async fn settle(&mut self, site: &Site) -> bool {
+        self.faults.netlink.clear();
+        for _ in 0..ROUNDS_MAX {
+            let Some((observed, _, desired)) = self.look(site).await else { return false };
+            let steps = diff(&desired, &observed);
+            if steps.is_empty() {
+                break;
+            }
+            for step in &steps {
+                match self.netlink.apply(step).await {
+                    Ok(()) => eprintln!("{}", netlink::describe(step)),
+                    Err(error) => self.complain(&error),
+                }
+            }
+            if self.firewall.is_loaded() {
+                self.write_sysctls(site);
+            }
+            if !self.faults.netlink.is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn look(&mut self, site: &Site) -> Option<(Observed, Assignment, Desired)> {
+        let observed = match self.netlink.observe().await {
+            Ok(observed) => observed,
+            Err(error) => {
+                self.complain(&error);
+                return None;
+            }
+        };
+        let nics = hardware::nics(&self.places.sys, &observed, &self.board);
+        let assignment = assign(&self.board, self.store.pins(), &nics);
+        self.store.set_pins(assignment.pins.clone());
+        let uplink = self.wan.uplink();
+        let lease = uplink.as_ref();
+        let external_open = self.firewall.is_loaded();
+        let desired = desired(Inputs { site, assignment: &assignment, lease, external_open });
+        Some((observed, assignment, desired))
+    }
+
+    fn complain(&mut self, error: &netlink::Error) {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let text = format!("{error}{cause}");
+        eprintln!("{text}");
+        self.faults.netlink.push(text);
+    }
+
+    /// Tells the DHCP client which interface is its own and whether it has a carrier.
+    async fn follow_wan(&mut self, site: &Site) {
+        let external = site.networks_in(Zone::External).find(|network| network.address == Address::Dhcp);
+        let interface = external.filter(|_| self.firewall.is_loaded()).map(|network| network.interface());
+        let Some(interface) = interface else { return self.wan.stop() };
+        let Ok(observed) = self.netlink.observe().await else { return };
+        let link = observed.link(&interface);
+        if let Err(error) = self.wan.follow(link, &site.office.host_name, &observed, self.store.lease()) {
+            let text = format!("DHCP client on {interface}: {error}");
+            if !self.faults.netlink.contains(&text) {
+                eprintln!("{text}");
+                self.faults.netlink.push(text);
+            }
+            self.retry.failed(Instant::now());
+        }
+    }
+
+    async fn report(&mut self, site: &Site) {
+        let Some((observed, assignment, desired)) = self.look(site).await else { return };
+        let mut problems = self.faults.all();
+        problems.extend(desired.problems.iter().cloned());
+        let wan = self.wan_state(site, &desired);
+        let status = report::status(site, &assignment, &observed, wan, problems);
+        self.publish(status);
+        self.report_ready(report::lan_configured(site, &observed));
+    }
+
+    /// The external network as others may use it: up only when its address is really desired.
+    fn wan_state(&self, site: &Site, desired: &Desired) -> WanState {
+        let Some(network) = site.networks_in(Zone::External).next() else { return WanState::Down };
+        let interface = network.interface();
+        let installed = desired.addresses.iter().find(|(name, _)| *name == interface);
+        match (&network.address, installed) {
+            (Address::Dhcp, Some(_)) => self.wan.lease_status().map_or(WanState::Down, WanState::Up),
+            (Address::Dhcp, None) => self
+                .wan
+                .client_state()
+                .map_or(WanState::Down, |client| WanState::Acquiring { client: client.to_owned() }),
+            (Address::Static { gateway, .. }, Some((_, address))) => WanState::Up(WanLease {
+                interface,
+                address: *address,
+                gateway: *gateway,
+                dns_servers: Vec::new(),
+                ntp_servers: Vec::new(),
+                lease_time_s: None,
+            }),
+            (Address::Static { .. }, None) => WanState::Down,
+        }
+    }
+
+    fn publish(&mut self, status: NetStatus) {
+        if self.published.as_ref() == Some(&status) {
+            return;
+        }
+        if let Some(site) = &self.site {
+            self.notifier.status(&report::line(site, &status));
+        }
+        let known = self.published.as_ref().map(|old| old.problems.clone()).unwrap_or_default();
+        for problem in status.problems.iter().filter(|problem| !known.contains(problem)) {
+            eprintln!("problem: {problem}");
+        }
+        match write_status(&self.places.paths.net_status(), &status) {
+            Ok(()) => self.published = Some(status),
+            Err(error) => eprintln!("cannot write {}: {error}", self.places.paths.net_status().display()),
+        }
+    }
+
+    /// READY once the office can be served, or once waiting for its hardware makes no sense any more.
+    fn report_ready(&mut self, lan_configured: bool) {
+        let waited = self.has_site() && self.started_at.elapsed() >= HARDWARE_WAIT;
+        if !self.ready && (lan_configured || waited) {
+            self.ready = true;
+            self.notifier.ready();
+            eprintln!("{}", if lan_configured { "LAN is configured" } else { "ready without the LAN" });
+        }
+    }
+}
+
+impl Faults {
+    fn all(&self) -> Vec<String> {
+        let single = [&self.board, &self.site, &self.firewall].into_iter().flatten();
+        single.chain(&self.sysctl).chain(&self.netlink).cloned().collect()
+    }
+}
+
+fn accept_ra(proc_sys: &Path, interface: &str) -> PathBuf {
+    proc_sys.join("net/ipv6/conf").join(interface).join("accept_ra")
+}
+
+fn is_forwarding(proc_sys: &Path) -> bool {
+    std::fs::read_to_string(proc_sys.join("net/ipv4/ip_forward")).is_ok_and(|value| value.trim() == "1")
+}
+
+fn write_status(path: &Path, status: &NetStatus) -> std::io::Result<()> {
+    let text = serde_json::to_vec(status).map_err(std::io::Error::from)?;
+    kontor_sys::file::write_atomic(path, &text)
+}
+
+/// The board; without a readable board file there are no ports, and people are told why.
+fn read_board(path: &Path) -> (Board, Option<String>) {
+    let parsed = std::fs::read_to_string(path)
+        .map_err(|error| error.to_string())
+        .and_then(|text| Board::parse("board.toml", &text).map_err(|report| report.to_string()));
+    match parsed {
+        Ok(board) => (board, None),
+        Err(error) => {
+            let problem = format!("board file {} is not usable: {error}", path.display());
+            eprintln!("{problem}");
+            (Board::default(), Some(problem))
+        }
+    }
+}
+
+fn read_site(path: &Path, board: &Board) -> Result<Option<Site>, String> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let name = path.display().to_string();
+    Site::parse_bytes(&name, &bytes, board).map(Some).map_err(|report| report.to_string())
+}

@@ -1,0 +1,72 @@
+//! What netd says about itself: the status file and the line for the supervisor.
+
+use kontor_config::Site;
+use kontor_config::site::Zone;
+use kontor_network::{Assignment, Observed};
+use kontor_status::{LinkStatus, NetStatus, WanState};
+
+/// The status of this moment.
+pub(crate) fn status(
+    site: &Site,
+    assignment: &Assignment,
+    observed: &Observed,
+    wan: WanState,
+    problems: Vec<String>,
+) -> NetStatus {
+    let mut links = Vec::new();
+    for network in &site.networks {
+        let interface = network.interface();
+        for name in network.ports.iter().chain((network.ports.len() > 1).then_some(&interface)) {
+            links.push(link(name, Some(network.name.clone()), assignment, observed));
+        }
+    }
+    for port in assignment.ports.keys() {
+        if !links.iter().any(|link: &LinkStatus| link.name == *port) {
+            links.push(link(port, None, assignment, observed));
+        }
+    }
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    NetStatus { links, wan, problems }
+}
+
+fn link(name: &str, network: Option<String>, assignment: &Assignment, observed: &Observed) -> LinkStatus {
+    let nic = assignment.ports.get(name);
+    let found = observed.link(name);
+    LinkStatus {
+        name: name.to_owned(),
+        network,
+        present: found.is_some(),
+        carrier: found.is_some_and(|link| link.carrier),
+        mac: found.and_then(|link| link.mac).map(|mac| mac.to_string()),
+        pci: nic.and_then(|nic| nic.pci.clone()),
+        addresses: found.map(|link| observed.addresses_of(link.index).collect()).unwrap_or_default(),
+    }
+}
+
+/// Whether every internal network has its address: the office can be served.
+pub(crate) fn lan_configured(site: &Site, observed: &Observed) -> bool {
+    site.networks_in(Zone::Internal).all(|network| {
+        let link = observed.link(&network.interface()).filter(|link| link.up);
+        let address = network.static_address();
+        link.is_some_and(|link| observed.addresses_of(link.index).any(|a| Some(a) == address))
+    })
+}
+
+/// One line: `LAN 192.168.77.1/24 on port2, WAN 10.0.2.15/24 on port1`.
+pub(crate) fn line(site: &Site, status: &NetStatus) -> String {
+    let lan = site.networks_in(Zone::Internal).map(|network| {
+        let interface = network.interface();
+        let link = status.links.iter().find(|link| link.name == interface);
+        match link.and_then(|link| link.addresses.first()) {
+            Some(address) => format!("{} {address} on {interface}", network.name.to_uppercase()),
+            None => format!("{} waits for {interface}", network.name.to_uppercase()),
+        }
+    });
+    let wan = match &status.wan {
+        WanState::Up(lease) => format!("WAN {} on {}", lease.address, lease.interface),
+        WanState::Acquiring { client } => format!("WAN {client}"),
+        WanState::Down => "WAN down".to_owned(),
+    };
+    let parts: Vec<String> = lan.chain([wan]).collect();
+    parts.join(", ")
+}
