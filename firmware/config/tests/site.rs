@@ -269,6 +269,27 @@ fn files_that_are_no_site_at_all() {
     assert!(Site::parse("site.toml", "", &board()).is_err());
 }
 
+/// What a stack or a quadratic algorithm would not survive, each as big as a site file may be.
+#[test]
+fn hostile_shapes_are_refused() {
+    let full = |unit: &str| unit.repeat(kontor_config::MAX_SITE_SIZE / unit.len() - 1);
+    for text in [
+        format!("x = {}", full("[")),
+        format!("x = {}", full("{a=")),
+        format!("{} = 1", full("a.").trim_end_matches('.')),
+        format!("[{}]", full("a.").trim_end_matches('.')),
+        full("[[network]]\n"),
+        full("[[dns.host]]\nname = \"a\"\naddress = \"10.0.0.1\"\n"),
+        full("\u{1f600}"),
+        full("\n"),
+        full("\r"),
+        format!("x = \"{}", full("\\u")),
+    ] {
+        let report = Site::parse("site.toml", &text, &board()).expect_err("no site");
+        assert!(report.to_string().len() < 32 * 1024, "a report fits a status file");
+    }
+}
+
 mod any_input {
     use proptest::prelude::*;
 
