@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::process::Command;
 use std::sync::Mutex;
@@ -182,9 +183,7 @@ impl Tree<'_> {
         match &entry.kind {
             Kind::Dir => self.folder(&path),
             Kind::File { bytes } => write_file(&full, bytes, &entry),
-            Kind::Symlink { target } => {
-                replace(&full, || symlink(relative(&path, target)?, &full).map_err(Into::into))
-            }
+            Kind::Symlink { target } => self.link(&path, &full, target),
             Kind::Hardlink { target } => {
                 let target = merged(target);
                 self.folder(target.rsplit_once('/').map_or("", |(parent, _)| parent))?;
@@ -201,14 +200,33 @@ impl Tree<'_> {
         if path.is_empty() || folders.contains(path) {
             return Ok(());
         }
-        let full = self.root.join(path);
-        fs::create_dir_all(&full).with_context(|| format!("making {full}"))?;
-        ensure!(
-            full.canonicalize_utf8()?.starts_with(self.root.canonicalize_utf8()?),
-            "{path} leads out of the tree"
-        );
-        folders.insert(path.to_owned());
+        let root = self.root.canonicalize_utf8()?;
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for folder in ends.map(|end| &path[..end]).collect::<Vec<_>>() {
+            if folders.contains(folder) {
+                continue;
+            }
+            let full = self.root.join(folder);
+            match fs::create_dir(&full) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("making {full}"));
+                }
+                _ => {}
+            }
+            // Before anything is put into it: a link may be in the way.
+            ensure!(full.canonicalize_utf8()?.starts_with(&root), "{folder} leads out of the tree");
+            folders.insert(folder.to_owned());
+        }
         Ok(())
+    }
+
+    /// Makes a link. A folder known to be real may be one no longer.
+    fn link(&self, path: &str, full: &Utf8Path, target: &str) -> Result<()> {
+        let mut folders = self.folders.lock().map_err(|_| anyhow!("another thread panicked"))?;
+        if folders.contains(path) {
+            folders.retain(|folder| !Utf8Path::new(folder).starts_with(path));
+        }
+        replace(full, || symlink(relative(path, target)?, full).map_err(Into::into))
     }
 }
 
@@ -244,16 +262,17 @@ fn replace(path: &Utf8Path, make: impl Fn() -> Result<()>) -> Result<()> {
 }
 
 fn is_taken(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::AlreadyExists)
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::AlreadyExists)
 }
 
 /// A link's text relative to its own folder, so that the tree can lie anywhere; it may not lead out of the tree.
 fn relative(path: &str, target: &str) -> Result<String> {
     let depth = path.matches('/').count();
-    if let Some(absolute) = target.strip_prefix('/') {
-        return Ok(format!("{}{}", "../".repeat(depth), merged(absolute)));
-    }
-    let mut level = depth as i64;
+    let (start, text) = match target.strip_prefix('/') {
+        Some(absolute) => (0, format!("{}{}", "../".repeat(depth), merged(absolute))),
+        None => (depth as i64, target.to_owned()),
+    };
+    let mut level = start;
     for part in target.split('/') {
         level += match part {
             "" | "." => 0,
@@ -262,27 +281,8 @@ fn relative(path: &str, target: &str) -> Result<String> {
         };
         ensure!(level >= 0, "link {path} -> {target} leads out of the tree");
     }
-    Ok(target.to_owned())
+    Ok(text)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_stay_inside_the_tree() {
-        assert_eq!(relative("usr/bin/awk", "/etc/alternatives/awk").unwrap(), "../../etc/alternatives/awk");
-        assert_eq!(relative("usr/lib/x", "/lib/y").unwrap(), "../../usr/lib/y");
-        assert_eq!(relative("usr/bin/sh", "dash").unwrap(), "dash");
-        assert_eq!(relative("usr/bin/sh", "../../etc/x").unwrap(), "../../etc/x");
-        assert!(relative("usr/bin/sh", "../../../etc/x").is_err());
-        assert!(relative("a", "b/../../c").is_err());
-    }
-
-    #[test]
-    fn old_top_level_folders_are_merged() {
-        assert_eq!(merged("lib/x86_64-linux-gnu/libc.so.6"), "usr/lib/x86_64-linux-gnu/libc.so.6");
-        assert_eq!(merged("libexec/x"), "libexec/x");
-        assert_eq!(merged("bin"), "bin");
-    }
-}
+mod tests;

@@ -137,7 +137,8 @@ fn an_absolute_path_is_taken_below_the_root() {
 #[test]
 fn broken_packages_are_refused() {
     let good = deb(&[("debian-binary", b"2.0\n"), ("data.tar", &sample())]);
-    check_error(b"", "no data.tar member");
+    check_error(b"", "truncated");
+    check_error(&deb(&[("debian-binary", b"2.0\n")]), "no data.tar member");
     check_error(b"<html>not here</html>", "not an ar archive");
     check_error(&good[..good.len() - 1024 - 600], "data.tar");
     check_error(&deb(&[("data.tar", &sample())]), "format 2.x");
