@@ -6,8 +6,10 @@ pub const PROBE_LENGTH: usize = 1 << 20;
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// All zero: as the builder leaves it. Only this may be formatted.
+    /// All zero: as the builder leaves it. Only this and an unfinished one may be formatted.
     Empty,
+    /// A btrfs whose making was cut short: mkfs.btrfs writes the real magic last, and nothing was in it.
+    Unfinished,
     /// btrfs.
     Btrfs,
     /// ext2, ext3 or ext4.
@@ -22,6 +24,8 @@ pub fn identify(start: &[u8]) -> Content {
     // btrfs: superblock at 64 KiB, magic at 0x40 in it. ext: superblock at 1 KiB, magic at 0x38.
     if start.get(0x1_0040..0x1_0048) == Some(b"_BHRfS_M") {
         Content::Btrfs
+    } else if start.get(0x1_0040..0x1_0048) == Some(b"!BHRfS_M") {
+        Content::Unfinished
     } else if start.get(0x438..0x43A) == Some(&[0x53, 0xEF]) {
         Content::Ext
     } else if start.len() >= PROBE_LENGTH && start.iter().all(|byte| *byte == 0) {
@@ -46,6 +50,8 @@ mod tests {
         assert_eq!(identify(&start), Content::Ext);
         start[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
         assert_eq!(identify(&start), Content::Btrfs);
+        start[0x1_0040] = b'!';
+        assert_eq!(identify(&start), Content::Unfinished);
         assert_eq!(identify(&[]), Content::Unknown);
     }
 }

@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use super::control::{Command, Control};
 use super::hardware::{Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, MARK_GOOD, SITE, STORAGE, Service};
+use super::services::{CLOCK, MARK_GOOD, SITE, SITE_COPY, STORAGE, Service};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
 
@@ -155,7 +155,7 @@ impl Runner {
                 Signal::SIGTERM | Signal::SIGPWR => {
                     self.begin_shutdown(now, Action::PowerOff, signal.as_str())
                 }
-                Signal::SIGHUP => self.supervisor.reload(),
+                Signal::SIGHUP => self.reload(now),
                 _ => {}
             }
         }
@@ -266,11 +266,19 @@ impl Runner {
                 }
             }
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),
-            SITE => self.supervisor.reload(),
+            SITE => self.reload(now),
             CLOCK if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
                 self.stop_services(now)
             }
             _ => {}
+        }
+    }
+
+    /// The site may have changed: everybody reads it, and its copy follows.
+    fn reload(&mut self, now: Duration) {
+        self.supervisor.reload();
+        if self.next_save.is_some() {
+            self.run_again(now, SITE_COPY);
         }
     }
 
@@ -319,7 +327,7 @@ impl Runner {
                 let id = self.find(&name)?;
                 return Ok(self.rings[id].last(count).flat_map(|line| [line, "\n"]).collect());
             }
-            Command::Reload => self.supervisor.reload(),
+            Command::Reload => self.reload(now),
             Command::Restart(name) => {
                 let id = self.find(&name)?;
                 self.supervisor.restart(now, id);

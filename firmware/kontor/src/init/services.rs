@@ -13,6 +13,8 @@ pub(super) const STORAGE: &str = "storage";
 pub(super) const SITE: &str = "site";
 /// The one-shot that marks the running slot good.
 pub(super) const MARK_GOOD: &str = "mark-good";
+/// The one-shot that keeps a copy of the good site file outside the data partition.
+pub(super) const SITE_COPY: &str = "site-copy";
 /// The one-shot that keeps the last known time.
 pub(super) const CLOCK: &str = "clock";
 
@@ -47,6 +49,7 @@ pub(super) fn all(consoles: &[String]) -> Vec<Service> {
         essential(daemon("dhcpd", &[SITE], 202, &[NetRaw, NetBindService], 96)),
         daemon("timed", &[SITE], 204, &[SysTime, NetBindService], 64),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
+        on_demand(SITE_COPY, &["storage", "site-copy"]),
         on_demand(CLOCK, &["storage", "save-clock"]),
     ];
     services.extend(consoles.iter().filter_map(|device| console(device)));
@@ -143,7 +146,7 @@ mod tests {
         let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()]);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, MARK_GOOD, CLOCK, "console-tty0"] {
+        for name in [STORAGE, SITE, MARK_GOOD, SITE_COPY, CLOCK, "console-tty0"] {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);

@@ -87,7 +87,7 @@ pub(super) fn release() -> Release {
     let text = fs::read_to_string(RELEASE).unwrap_or_default();
     let table: toml::Table = toml::from_str(&text).unwrap_or_default();
     let version = table.get("version").and_then(toml::Value::as_str).unwrap_or("unknown").to_owned();
-    let built = table.get("built-at").and_then(toml::Value::as_integer).unwrap_or(0);
+    let built = table.get("epoch-s").and_then(toml::Value::as_integer).unwrap_or(0);
     Release { version, built_at: Duration::from_secs(u64::try_from(built).unwrap_or(0)) }
 }
 

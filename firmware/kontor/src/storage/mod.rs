@@ -1,5 +1,180 @@
-//! The `storage` applet.
+//! The `storage` applet: the disk, as a one-shot that always ends.
+//!
+//! `boot` finds Kontor's disk, repairs and grows its partition table, makes and mounts `data`, mounts
+//! `system`, imports the seed and says in `StorageStatus` what it found. Without a disk it says that and
+//! ends well: the box is a gateway without one. The other subcommands are short tasks for `init`.
 
-pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use kontor_boot::{PartitionKind, Slot};
+use kontor_status::{StorageStatus, paths};
+use kontor_sys::file::{write_atomic, write_durable};
+
+mod bootstate;
+mod clock;
+mod data;
+mod disk;
+mod seed;
+mod table;
+
+use bootstate::BootStateFile;
+use disk::Disk;
+
+/// Mount point of the `system` partition.
+const SYSTEM: &str = "/system";
+/// The disk that `boot` chose, for the later subcommands.
+const CHOSEN_DISK: &str = "/run/kontor/storage/disk";
+/// The site file kept in `bootstate`, or in a seed that could not be stored, for a boot without `data`.
+const SITE_COPY: &str = "/run/kontor/storage/site-copy.toml";
+
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["boot"] => boot(),
+        ["mark-good"] => mark_good(),
+        ["save-clock"] => clock::save(),
+        ["site-copy"] => copy_site(),
+        _ => bail!("usage: kontor storage [boot | mark-good | save-clock | site-copy]"),
+    }
+}
+
+fn boot() -> anyhow::Result<()> {
+    let mut status = StorageStatus::default();
+    let slot = booted_slot();
+    status.slot.booted = slot.map(|slot| slot.letter().to_owned());
+    match disk::wait(&mut status.problems) {
+        Ok(Some(disk)) => bring_up(&disk, &mut status),
+        Ok(None) => status.problems.push("no disk with Kontor's partitions".to_owned()),
+        Err(error) => status.problems.push(format!("cannot look for disks: {error:#}")),
+    }
+    for problem in &status.problems {
+        eprintln!("error: {problem}");
+    }
+    publish(&status)
+}
+
+fn publish(status: &StorageStatus) -> anyhow::Result<()> {
+    let path = Path::new(paths::STORAGE_STATUS);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    write_atomic(path, &serde_json::to_vec(status)?).with_context(|| paths::STORAGE_STATUS.to_owned())
+}
+
+/// Each step is on its own; what fails becomes a problem of the status.
+fn bring_up(disk: &Disk, status: &mut StorageStatus) {
+    let problems = &mut status.problems;
+    if let Err(error) = write_atomic(Path::new(CHOSEN_DISK), disk.device.as_os_str().as_encoded_bytes()) {
+        problems.push(format!("{CHOSEN_DISK}: {error}"));
+    }
+    let table = match table::repair_and_grow(disk) {
+        Ok(table) => table,
+        Err(error) => {
+            problems.push(format!("partition table of {}: {error:#}", disk.device.display()));
+            disk.table.clone()
+        }
+    };
+    let disk = disk.with_table(table);
+    match data::mount(&disk) {
+        Ok(()) => status.data_mounted = true,
+        Err(error) => problems.push(format!("no data partition: {error:#}")),
+    }
+    match data::mount_system(&disk) {
+        Ok(()) => status.system_mounted = true,
+        Err(error) => problems.push(format!("no system partition: {error:#}")),
+    }
+    if status.data_mounted {
+        problems.extend(data::prepare_directories());
+        clock::restore();
+    }
+    let seeded = seed::import(&disk, status.data_mounted);
+    if let Err(error) = seeded {
+        problems.push(format!("seed: {error:#}"));
+    }
+    if let Err(error) = read_boot_state(&disk, status) {
+        status.slot.problem = Some(format!("{error:#}"));
+    }
+}
+
+fn read_boot_state(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<()> {
+    let mut file = BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?;
+    restore_site(&mut file, status)?;
+    let state = match file.read()? {
+        Ok(state) => state,
+        Err(error) => {
+            status.slot.problem = Some(format!("{error}; written anew"));
+            file.reset()?
+        }
+    };
+    status.slot.tries = state.tries;
+    Ok(())
+}
+
+/// The copy of the good site: for a boot without `data`, and onto a `data` that was made anew.
+fn restore_site(file: &mut BootStateFile, status: &mut StorageStatus) -> anyhow::Result<()> {
+    let Some(copy) = file.site_copy()? else { return Ok(()) };
+    if !Path::new(SITE_COPY).exists() {
+        write_atomic(Path::new(SITE_COPY), &copy.text)?;
+    }
+    let lost = [paths::STATE_SITE, paths::STATE_SITE_GOOD].iter().all(|path| !Path::new(path).exists());
+    if status.data_mounted && lost {
+        write_durable(Path::new(paths::STATE_SITE_GOOD), &copy.text)?;
+        status
+            .problems
+            .push("the site file was lost with the data partition; restored from its copy".to_owned());
+    }
+    Ok(())
+}
+
+fn booted_slot() -> Option<Slot> {
+    let command_line = fs::read_to_string("/proc/cmdline").ok()?;
+    slot_of(&command_line)
+}
+
+fn slot_of(command_line: &str) -> Option<Slot> {
+    command_line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("kontor.slot="))
+        .and_then(Slot::from_letter)
+}
+
+fn chosen_disk() -> anyhow::Result<Disk> {
+    let device = fs::read_to_string(CHOSEN_DISK).context("no disk was found at boot")?;
+    Disk::open(Path::new(&device))
+}
+
+fn mark_good() -> anyhow::Result<()> {
+    let Ok(disk) = chosen_disk() else {
+        eprintln!("no disk: nothing to mark good");
+        return Ok(());
+    };
+    let slot = booted_slot().context("the kernel command line names no slot")?;
+    let mut file = BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?;
+    let state = file.mark_good(slot)?;
+    eprintln!("slot {slot} is good");
+    let text = fs::read(paths::STORAGE_STATUS).context("no storage status")?;
+    let mut status: StorageStatus = serde_json::from_slice(&text)?;
+    status.slot.good = true;
+    status.slot.tries = state.tries;
+    publish(&status)
+}
+
+/// Keeps the site that validated last in `bootstate` as well.
+fn copy_site() -> anyhow::Result<()> {
+    let Ok(text) = fs::read(paths::STATE_SITE_GOOD) else { return Ok(()) };
+    let disk = chosen_disk()?;
+    BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?.write_site_copy(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_is_named_on_the_command_line() {
+        assert_eq!(slot_of("console=ttyS0 kontor.slot=b quiet\n"), Some(Slot::B));
+        assert_eq!(slot_of("kontor.slot=c"), None);
+        assert_eq!(slot_of(""), None);
+    }
 }

@@ -121,14 +121,13 @@ impl Loader {
 
     fn insert(&self, name: &str, path: &str) {
         let path = self.directory.join(path);
-        let result =
-            File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
-                match finit_module(&file, c"", ModuleInitFlags::empty()) {
-                    // Somebody else was first, or there is no such hardware: both are fine.
-                    Ok(()) | Err(nix::Error::EEXIST | nix::Error::ENODEV) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                }
-            });
+        let result = File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
+            match finit_module(&file, c"", ModuleInitFlags::empty()) {
+                // Somebody else was first, or there is no such hardware: both are fine.
+                Ok(()) | Err(nix::Error::EEXIST | nix::Error::ENODEV) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        });
         if let Err(error) = result {
             eprintln!("warning: cannot load {name}: {error}");
             self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());

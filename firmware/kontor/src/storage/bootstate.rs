@@ -1,0 +1,121 @@
+//! The `bootstate` partition: the state in its first sector, the site copies behind it.
+//!
+//! Everything is written in place and synchronously; no file system is involved.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::Context as _;
+use kontor_boot::site_copy::{self, AREA_LENGTH, AREA_OFFSETS, SiteCopy};
+use kontor_boot::slots::{BootState, SECTOR, Slot, StateError};
+use nix::fcntl::OFlag;
+
+/// The open partition.
+#[derive(Debug)]
+pub(super) struct BootStateFile(File);
+
+impl BootStateFile {
+    pub(super) fn open(node: &Path) -> anyhow::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(OFlag::O_SYNC.bits());
+        options.open(node).map(Self).with_context(|| node.display().to_string())
+    }
+
+    /// The state, or why the sector has none.
+    pub(super) fn read(&self) -> io::Result<Result<BootState, StateError>> {
+        let mut sector = [0; SECTOR];
+        self.0.read_exact_at(&mut sector, 0)?;
+        Ok(BootState::decode(&sector))
+    }
+
+    /// Garbage becomes what GRUB takes it for.
+    pub(super) fn reset(&mut self) -> io::Result<BootState> {
+        let state = BootState::fresh();
+        self.write(state)?;
+        Ok(state)
+    }
+
+    /// The running slot has proved itself.
+    pub(super) fn mark_good(&mut self, slot: Slot) -> io::Result<BootState> {
+        let mut state = self.read()?.unwrap_or(BootState::fresh());
+        let before = state;
+        state.mark_good(slot);
+        if state != before {
+            self.write(state)?;
+        }
+        Ok(state)
+    }
+
+    fn write(&self, state: BootState) -> io::Result<()> {
+        self.0.write_all_at(&state.encode(), 0)?;
+        self.0.sync_all()
+    }
+
+    /// The newest whole copy of the site.
+    pub(super) fn site_copy(&self) -> io::Result<Option<SiteCopy>> {
+        Ok(site_copy::newest(self.site_copies()?))
+    }
+
+    /// Keeps `text`, unless it is what is kept already.
+    pub(super) fn write_site_copy(&mut self, text: Vec<u8>) -> anyhow::Result<()> {
+        let copies = self.site_copies()?;
+        let (area, sequence) = site_copy::next_write(&copies);
+        if site_copy::newest(copies).is_some_and(|newest| newest.text == text) {
+            return Ok(());
+        }
+        let bytes = SiteCopy { sequence, text }.encode()?;
+        self.0.write_all_at(&bytes, AREA_OFFSETS[area])?;
+        Ok(self.0.sync_all()?)
+    }
+
+    fn site_copies(&self) -> io::Result<[Option<SiteCopy>; 2]> {
+        let mut area = vec![0; AREA_LENGTH];
+        let mut copies = [None, None];
+        for (copy, offset) in copies.iter_mut().zip(AREA_OFFSETS) {
+            self.0.read_exact_at(&mut area, offset)?;
+            *copy = SiteCopy::decode(&area);
+        }
+        Ok(copies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontor_boot::partition::BOOTSTATE_SIZE;
+
+    use super::*;
+
+    fn partition(directory: &tempfile::TempDir) -> BootStateFile {
+        let path = directory.path().join("bootstate");
+        File::create(&path).unwrap().set_len(BOOTSTATE_SIZE).unwrap();
+        BootStateFile::open(&path).unwrap()
+    }
+
+    #[test]
+    fn a_zeroed_state_is_garbage_until_it_is_reset() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = partition(&directory);
+        assert_eq!(file.read().unwrap(), Err(StateError::Signature));
+        file.reset().unwrap();
+        assert_eq!(file.read().unwrap(), Ok(BootState::fresh()));
+        let state = file.mark_good(Slot::B).unwrap();
+        assert_eq!(file.read().unwrap(), Ok(state));
+        assert_eq!(state.last_good, Slot::B);
+    }
+
+    #[test]
+    fn site_copies_and_state_do_not_touch_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = partition(&directory);
+        file.reset().unwrap();
+        assert_eq!(file.site_copy().unwrap(), None);
+        for text in ["one", "two", "two", "three"] {
+            file.write_site_copy(text.as_bytes().to_vec()).unwrap();
+            assert_eq!(file.site_copy().unwrap().unwrap().text, text.as_bytes());
+        }
+        assert_eq!(file.site_copy().unwrap().unwrap().sequence, 3, "an unchanged site is not written");
+        assert_eq!(file.read().unwrap(), Ok(BootState::fresh()));
+    }
+}

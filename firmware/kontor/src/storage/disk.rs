@@ -1,0 +1,164 @@
+//! Finding Kontor's disk among those that are there or about to appear.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use kontor_boot::PartitionKind;
+use kontor_boot::gpt::{Header, SECTOR, Table};
+use kontor_sys::block;
+use kontor_sys::uevent::{UeventSocket, wait_readable};
+
+/// How long a disk may take to appear: USB and spinning disks need a few seconds; the office does not
+/// wait for it, only its durable state does.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// A lost announcement costs at most this.
+const LOOK_AGAIN_MS: u16 = 500;
+/// What makes a disk ours, one of each.
+const REQUIRED: [PartitionKind; 4] =
+    [PartitionKind::BootState, PartitionKind::SlotA, PartitionKind::SlotB, PartitionKind::Data];
+
+/// A disk with Kontor's partitions.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    /// `/dev/sda`
+    pub(super) device: PathBuf,
+    /// Its table: the primary copy, or the backup when the primary is damaged.
+    pub(super) table: Table,
+    removable: bool,
+}
+
+impl Disk {
+    /// Opens a device and reads its table.
+    pub(super) fn open(device: &Path) -> anyhow::Result<Self> {
+        let file = File::open(device).with_context(|| device.display().to_string())?;
+        let table = read_table(&file)?.context("no partition table")?;
+        let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let removable = fs::read_to_string(format!("/sys/block/{name}/removable"));
+        let removable = removable.is_ok_and(|text| text.trim() == "1");
+        Ok(Self { device: device.to_owned(), table, removable })
+    }
+
+    /// The same disk after its table was changed.
+    pub(super) fn with_table(&self, table: Table) -> Self {
+        Self { table, ..self.clone() }
+    }
+
+    fn is_ours(&self) -> bool {
+        REQUIRED.into_iter().all(|kind| self.table.find(kind).is_some())
+    }
+
+    /// The device node of a partition.
+    pub(super) fn partition(&self, kind: PartitionKind) -> anyhow::Result<PathBuf> {
+        let entry = self.table.find(kind).with_context(|| format!("no partition `{}`", kind.name()))?;
+        Ok(partition_node(&self.device, entry.number))
+    }
+}
+
+/// `/dev/sda` 3 is `/dev/sda3`, `/dev/nvme0n1` 3 is `/dev/nvme0n1p3`.
+fn partition_node(device: &Path, number: u32) -> PathBuf {
+    let name = device.to_string_lossy();
+    let separator = if name.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
+    format!("{name}{separator}{number}").into()
+}
+
+/// Waits until our disk and the node of its data partition are there; nothing when time is up.
+///
+/// Of several such disks a fixed one is preferred to a removable one, then the first by name; the choice
+/// is reported, as it may be the wrong one.
+pub(super) fn wait(problems: &mut Vec<String>) -> anyhow::Result<Option<Disk>> {
+    let events = UeventSocket::open().context("cannot listen for disks")?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut found = scan();
+        found.sort_by_key(|disk| (disk.removable, disk.device.clone()));
+        let complete = |disk: &Disk| disk.partition(PartitionKind::Data).is_ok_and(|node| node.exists());
+        let late = Instant::now() >= deadline;
+        if let Some(disk) = found.first().filter(|disk| complete(disk) || late) {
+            if found.len() > 1 {
+                let names: Vec<String> = found.iter().map(|disk| disk.device.display().to_string()).collect();
+                problems.push(format!("several Kontor disks ({}): using the first", names.join(", ")));
+            }
+            return Ok(Some(disk.clone()));
+        }
+        if late {
+            return Ok(None);
+        }
+        wait_readable(events.as_fd(), LOOK_AGAIN_MS)?;
+        // What is announced is looked at by the next scan; lost announcements are made up for by it too.
+        while let Ok(Some(_)) = events.next() {}
+    }
+}
+
+fn scan() -> Vec<Disk> {
+    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_disk =
+        |name: &String| !["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| name.starts_with(kind));
+    let disks = names.filter(is_disk).filter_map(|name| Disk::open(&Path::new("/dev").join(name)).ok());
+    disks.filter(Disk::is_ours).collect()
+}
+
+/// The table of a disk; nothing when neither copy is valid.
+pub(super) fn read_table(file: &File) -> io::Result<Option<Table>> {
+    if let Some(primary) = read_copy(file, 1)? {
+        return Ok(Some(primary));
+    }
+    let last = (block::size(file)? / SECTOR).saturating_sub(1);
+    read_copy(file, last)
+}
+
+/// One copy, if it is valid.
+pub(super) fn read_copy(file: &File, lba: u64) -> io::Result<Option<Table>> {
+    let mut block = [0; SECTOR as usize];
+    if read_short(file, &mut block, lba.saturating_mul(SECTOR))? < block.len() {
+        return Ok(None);
+    }
+    let Ok(header) = Header::decode(&block, lba) else { return Ok(None) };
+    let (offset, length) = header.entries_range();
+    let mut entries = vec![0; length];
+    let length = read_short(file, &mut entries, offset)?;
+    Ok(header.with_entries(&entries[..length]).ok())
+}
+
+/// Reads up to the end of the file.
+fn read_short(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64)? {
+            0 => break,
+            length => done += length,
+        }
+    }
+    Ok(done)
+}
+
+/// Opens a device for writing in place.
+pub(super) fn open_writable(path: &Path) -> anyhow::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partition_nodes_are_named_as_the_kernel_does() {
+        assert_eq!(partition_node(Path::new("/dev/sda"), 3), Path::new("/dev/sda3"));
+        assert_eq!(partition_node(Path::new("/dev/nvme0n1"), 8), Path::new("/dev/nvme0n1p8"));
+        assert_eq!(partition_node(Path::new("/dev/mmcblk0"), 1), Path::new("/dev/mmcblk0p1"));
+        assert_eq!(partition_node(Path::new("/dev/vda"), 8), Path::new("/dev/vda8"));
+    }
+
+    #[test]
+    fn a_disk_without_a_table_or_shorter_than_one_has_none() {
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(read_table(&file).unwrap(), None);
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(read_table(&file).unwrap(), None);
+    }
+}
