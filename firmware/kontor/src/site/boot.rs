@@ -3,7 +3,8 @@
 //! Runs at once after power-on and again when storage has finished. A file with a mistake never stops a
 //! boot and is never silently passed over: its report goes into the status.
 
-use std::path::Path;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use kontor_status::paths::Paths;
 use kontor_status::{SiteOrigin, SiteStatus};
 use kontor_sys::watch::FileWatch;
 
-use super::{in_force, pending, store};
+use super::{copy, in_force, pending, store};
 
 /// How long the office may wait for the disk. A healthy one takes a second or two; starting with the
 /// wrong addresses would cost every PC of the office more than this.
@@ -43,8 +44,9 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     let choice = choose(paths, board)?;
     let status = in_force::apply(paths, &choice.text, &choice.site, choice.origin, choice.error)?;
     if durable && choice.origin == SiteOrigin::File {
-        // The site is in force either way; without the copy only the way back is missing.
-        if let Err(error) = store::promote(paths, &choice.text) {
+        // The site is in force either way; without these only the way back is missing.
+        let stored = store::promote(paths, &choice.text).and_then(|()| copy::write(paths, &choice.text));
+        if let Err(error) = stored {
             eprintln!("the last good site cannot be stored: {error}");
         }
     }
@@ -68,14 +70,19 @@ fn store_pending(paths: &Paths, board: &Board) {
 }
 
 fn choose(paths: &Paths, board: &Board) -> anyhow::Result<Choice> {
+    let file = |path: PathBuf| (path.display().to_string(), store::read_bounded(&path));
+    // Each is read only when those before it were of no use: a dying disk is asked as little as possible.
+    let sources: [(SiteOrigin, &dyn Fn() -> Source); 3] = [
+        (SiteOrigin::File, &|| file(paths.state_site())),
+        (SiteOrigin::LastGood, &|| file(paths.state_site_good())),
+        (SiteOrigin::LastGood, &|| ("the copy in bootstate".to_owned(), Ok(copy::read(paths)))),
+    ];
     let mut error = None;
-    for (path, origin) in
-        [(paths.state_site(), SiteOrigin::File), (paths.state_site_good(), SiteOrigin::LastGood)]
-    {
-        match candidate(&path, board) {
+    for (origin, read) in sources {
+        match candidate(read(), board) {
             Ok(Some((text, site))) => return Ok(Choice { text, site, origin, error }),
             Ok(None) => {}
-            // The operator's file is the one to mend; the report of the older copy would only confuse.
+            // The operator's file is the one to mend; the report of an older copy would only confuse.
             Err(report) => error = error.or(Some(report)),
         }
     }
@@ -84,10 +91,12 @@ fn choose(paths: &Paths, board: &Board) -> anyhow::Result<Choice> {
     Ok(Choice { text, site, origin: SiteOrigin::Default, error })
 }
 
-/// A stored file and its site; nothing when there is none; the report when it is wrong.
-fn candidate(path: &Path, board: &Board) -> Result<Option<(String, Site)>, String> {
-    let name = path.display().to_string();
-    let bytes = store::read_bounded(path).map_err(|error| format!("error: {name}: {error}\n"))?;
+/// Name of a stored file, and its bytes if it is there.
+type Source = (String, io::Result<Option<Vec<u8>>>);
+
+/// A stored file's text and site; nothing when there is none; the report when it is wrong.
+fn candidate((name, bytes): Source, board: &Board) -> Result<Option<(String, Site)>, String> {
+    let bytes = bytes.map_err(|error| format!("error: {name}: {error}\n"))?;
     let Some(bytes) = bytes else { return Ok(None) };
     let site = Site::parse_bytes(&name, &bytes, board).map_err(|report| report.to_string())?;
     let text = String::from_utf8(bytes).map_err(|error| error.to_string())?;

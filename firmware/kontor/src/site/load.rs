@@ -6,7 +6,7 @@ use kontor_status::SiteOrigin;
 use kontor_status::paths::Paths;
 
 use super::store::{self, Info};
-use super::{in_force, pending};
+use super::{copy, in_force, pending};
 
 /// What a successful load did.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,11 +42,11 @@ pub(super) fn load(
     let (number, mut warning) = keep(paths, text, info)?;
     let status = in_force::apply(paths, text, &site, SiteOrigin::File, None)?;
     in_force::clear_error(paths)?;
-    if number.is_some()
-        && let Err(error) = store::promote(paths, text)
-    {
+    let promoted = if number.is_some() { store::promote(paths, text) } else { Ok(()) };
+    if let Err(error) = promoted.and_then(|()| copy::write(paths, text)) {
         // Stored and in force; only the way back still leads to the site before.
-        warning = Some(format!("the last good site cannot be stored: {error}"));
+        let problem = format!("the last good site cannot be stored: {error}");
+        warning = Some(warning.map_or(problem.clone(), |warning| format!("{warning}; {problem}")));
     }
     Ok(Loaded { number, revision: status.revision, warning })
 }
@@ -59,7 +59,6 @@ fn keep(paths: &Paths, text: &str, info: &Info) -> anyhow::Result<(Option<u32>, 
         return Ok((Some(number), None));
     }
     pending::keep(paths, text, info).context("the site file cannot be kept")?;
-    let warning =
-        "THE CHANGE IS NOT DURABLE: the data partition is not mounted, a restart loses this site file";
+    let warning = "THE CHANGE IS NOT DURABLE: the data partition is not mounted, a restart can bring back the site before";
     Ok((None, Some(warning.to_owned())))
 }

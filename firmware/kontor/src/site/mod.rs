@@ -6,6 +6,7 @@
 
 mod boot;
 mod calendar;
+mod copy;
 mod in_force;
 mod load;
 mod pending;

@@ -35,6 +35,14 @@ impl Machine {
         write(self.paths.storage_status(), &serde_json::to_string(&status).unwrap());
     }
 
+    /// The boot disk's partition, as storage links it.
+    fn bootstate(&self) {
+        let file = self.scratch.path().join("bootstate");
+        let device = fs::OpenOptions::new().create(true).append(true).open(&file).unwrap();
+        device.set_len(4 << 20).unwrap();
+        std::os::unix::fs::symlink(file, self.paths.run.join("storage/bootstate")).unwrap();
+    }
+
     /// Power off and on: what was in RAM is gone.
     fn restart(&self, data_mounted: bool) {
         fs::remove_dir_all(self.scratch.path().join("run")).unwrap();
@@ -156,6 +164,25 @@ fn load_without_a_disk_holds_until_the_disk_appears() {
     assert_eq!(machine.boot().office, "Huber");
     assert_eq!(fs::read_to_string(machine.paths.state_site()).unwrap(), site_of("Huber"));
     machine.restart(true);
+    assert_eq!(machine.boot().office, "Huber");
+}
+
+#[test]
+fn copy_in_bootstate_outlives_the_data_partition() {
+    let machine = Machine::new(true);
+    machine.bootstate();
+    machine.load(&site_of("Huber")).unwrap();
+    machine.load(&site_of("Huber 2")).unwrap();
+    fs::remove_dir_all(&machine.paths.state).unwrap();
+    for data_mounted in [true, false] {
+        machine.restart(data_mounted);
+        machine.bootstate();
+        let status = machine.boot();
+        assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::LastGood, "Huber 2"));
+    }
+    // A torn write of the newer copy leaves the older one.
+    let device = fs::OpenOptions::new().write(true).open(machine.scratch.path().join("bootstate")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&device, &[0; 64], (320 << 10) + 100).unwrap();
     assert_eq!(machine.boot().office, "Huber");
 }
 
