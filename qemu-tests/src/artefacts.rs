@@ -24,7 +24,8 @@ impl Artefacts {
             fs::remove_dir_all(&directory).with_context(|| format!("empty {}", directory.display()))?;
         }
         fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-        let sockets = tempfile::Builder::new().prefix("kontor-").tempdir().context("directory for sockets")?;
+        let sockets =
+            tempfile::Builder::new().prefix("kontor-").tempdir().context("directory for sockets")?;
         Ok(Self { directory, sockets })
     }
 

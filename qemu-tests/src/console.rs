@@ -15,7 +15,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// The operator's password in tests.
 const PASSWORD: &str = "correct horse";
 /// Its argon2id hash, with the cheapest parameters there are: guests run by emulation.
-const PASSWORD_HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$a29udG9yLXFlbXUtdGVzdA$vpPGeifGrt8kuFhOc+vNqTnkuwpEhIjqQfEnmXs9vI4";
+const PASSWORD_HASH: &str =
+    "$argon2id$v=19$m=64,t=1,p=1$a29udG9yLXFlbXUtdGVzdA$vpPGeifGrt8kuFhOc+vNqTnkuwpEhIjqQfEnmXs9vI4";
 const PROMPT: &str = "kontor> ";
 
 /// The default site with an operator who can log in, and `extra` at its end.
@@ -59,13 +60,13 @@ impl World {
     /// Logs the operator in.
     ///
     /// # Errors
-    /// When the console does not ask for the password or does not take it.
+    /// When the console does not ask for name and password or does not take them.
     pub fn log_in(&mut self, id: BoxId) -> Result<()> {
         self.vm(id).serial.skip();
-        self.vm(id).serial.send("\r")?;
-        self.expect(id, "assword:", ANSWER_LIMIT).context("the console does not ask for a password")?;
-        self.vm(id).serial.send(&format!("{PASSWORD}\r"))?;
-        self.expect(id, PROMPT, ANSWER_LIMIT).context("the console does not let the operator in")?;
+        for (typed, answer) in [("", "login: "), ("operator", "password: "), (PASSWORD, PROMPT)] {
+            self.vm(id).serial.send(&format!("{typed}\r"))?;
+            self.expect(id, answer, ANSWER_LIMIT).context("log in")?;
+        }
         Ok(())
     }
 
@@ -89,11 +90,8 @@ impl World {
     pub fn load_site(&mut self, id: BoxId, site: &str) -> Result<String> {
         self.vm(id).serial.skip();
         self.vm(id).serial.send("site load\r")?;
-        // Line by line, at the pace of the console's echo: a serial port has no flow control.
-        for line in site.lines().chain(["."]) {
-            self.vm(id).serial.send(&format!("{line}\r"))?;
-            self.expect(id, &format!("{line}\n"), ANSWER_LIMIT).with_context(|| format!("type {line:?}"))?;
-        }
+        self.expect(id, "It is not shown.\n", ANSWER_LIMIT).context("load a site file")?;
+        self.vm(id).serial.send(&format!("{}\r.\r", site.trim_end().replace('\n', "\r")))?;
         let output = self.expect(id, PROMPT, ANSWER_LIMIT).context("load a site file")?;
         Ok(output.trim_end_matches(PROMPT).to_owned())
     }

@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use kontor_boot::PartitionKind;
 use kontor_boot::gpt::{Header, SECTOR, Table};
 use kontor_boot::slots::{BootState, Slot};
-use kontor_boot::PartitionKind;
 
 /// The disk of a machine that does not run.
 #[derive(Debug)]
@@ -41,7 +41,8 @@ impl Disk {
     /// When the disk does not have it.
     pub fn partition(&self, kind: PartitionKind) -> Result<(u64, u64)> {
         let entry = self.table.find(kind);
-        let entry = entry.with_context(|| format!("no partition {} on {}", kind.name(), self.path.display()))?;
+        let entry =
+            entry.with_context(|| format!("no partition {} on {}", kind.name(), self.path.display()))?;
         Ok((entry.offset(), entry.length()))
     }
 

@@ -146,8 +146,13 @@ pub fn parse_answer(message: &[u8]) -> Result<Answer> {
     for _ in 0..questions {
         at = name_at(message, at)?.1 + 4;
     }
-    let mut answer =
-        Answer { id, rcode: (flags & 0xf) as u8, truncated: flags & 0x0200 != 0, ttl_s: None, data: Vec::new() };
+    let mut answer = Answer {
+        id,
+        rcode: (flags & 0xf) as u8,
+        truncated: flags & 0x0200 != 0,
+        ttl_s: None,
+        data: Vec::new(),
+    };
     for _ in 0..answers {
         let (data, ttl_s, next) = record_at(message, at)?;
         answer.ttl_s.get_or_insert(ttl_s);

@@ -25,7 +25,8 @@ impl Serial {
     /// # Errors
     /// Any I/O error.
     pub fn listen(socket: &Path, log: &Path) -> Result<Self> {
-        let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
+        let listener =
+            UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
         listener.set_nonblocking(true)?;
         let log = File::create(log).with_context(|| format!("create {}", log.display()))?;
         let plain = Plain::default();

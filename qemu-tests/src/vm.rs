@@ -13,9 +13,6 @@ use crate::artefacts::Artefacts;
 use crate::disk::Disk;
 use crate::serial::Serial;
 
-/// Large enough that the data partition has to grow at first boot.
-const DISK_SIZE: u64 = 4 << 30;
-
 /// What a box is built from, found once for a whole test program.
 #[derive(Debug)]
 pub struct Equipment {
@@ -79,15 +76,12 @@ impl Vm {
     ) -> Result<Self> {
         let directory = artefacts.directory();
         let image = directory.join(format!("{name}.img"));
-        disk::copy_sparse(&equipment.image, &image, DISK_SIZE)?;
+        disk::copy_sparse(&equipment.image, &image, disk::MACHINE_SIZE)?;
         if let Some(site) = &options.site {
             Disk::open(&image)?.write_seed(site)?;
         }
-        let firmware = if options.uefi {
-            Firmware::ovmf(&equipment.tools, directory)?
-        } else {
-            Firmware::SeaBios
-        };
+        let firmware =
+            if options.uefi { Firmware::ovmf(&equipment.tools, directory)? } else { Firmware::SeaBios };
         let macs: Vec<[u8; 6]> =
             (1..).take(ports.len()).map(|port| [0x52, 0x54, 0, 0x4b, number, port]).collect();
         let nics = macs.iter().zip(ports).map(|(mac, path)| nic(*mac, path)).collect();

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::command::{image, lock, site, sizes};
+use xtask::command::{image, lock, run, site, sizes, test};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ struct Cli {
 enum Command {
     Lock(lock::Args),
     Image(image::Args),
+    Run(run::Args),
+    Test(test::Args),
     Sizes(sizes::Args),
     Site(site::Args),
 }
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Lock(args) => lock::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Sizes(args) => sizes::run(&args),
         Command::Site(args) => site::run(&args),
     };

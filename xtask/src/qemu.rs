@@ -14,6 +14,7 @@ pub mod development;
 pub mod disk;
 pub mod firmware;
 pub mod qmp;
+pub mod session;
 
 pub use accel::Accel;
 pub use development::development_site;
@@ -126,7 +127,14 @@ impl Machine {
     #[must_use]
     pub fn args(&self) -> Vec<OsString> {
         let mut args = Args::default();
-        args.words(&["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,usb=off,hpet=off"]);
+        args.words(&[
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            "q35,usb=off,hpet=off",
+        ]);
         args.pair("-m", format!("{}M", self.memory_mib));
         args.words(&["-smp", "2", "-accel", self.accel.argument(), "-cpu", self.accel.cpu()]);
         // A graphics card without a window: the VGA console is real and can be looked at over QMP.

@@ -2,5 +2,7 @@
 
 pub mod image;
 pub mod lock;
+pub mod run;
 pub mod site;
 pub mod sizes;
+pub mod test;

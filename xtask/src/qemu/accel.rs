@@ -104,11 +104,15 @@ fn probe_command(tools: &Tools, image: &Path) -> Result<Command> {
 fn boot_sector() -> [u8; 512] {
     let mut sector = [0; 512];
     let code = [
-        0xba, 0xf4, 0x00, // mov dx, 0xf4
-        0xb0, PROBE_VALUE, // mov al, PROBE_VALUE
+        0xba,
+        0xf4,
+        0x00, // mov dx, 0xf4
+        0xb0,
+        PROBE_VALUE, // mov al, PROBE_VALUE
         0xee,        // out dx, al
         0xf4,        // hlt
-        0xeb, 0xfd, // jmp to the hlt
+        0xeb,
+        0xfd, // jmp to the hlt
     ];
     sector[..code.len()].copy_from_slice(&code);
     sector[510..].copy_from_slice(&[0x55, 0xaa]);

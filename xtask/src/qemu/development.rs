@@ -20,8 +20,9 @@ pub fn development_site(operator_password_hash: &str) -> String {
 /// # Errors
 /// When there is no randomness.
 pub fn hash_password(password: &str) -> Result<String> {
-    let hash: argon2::password_hash::phc::PasswordHash =
-        Argon2::default().hash_password(password.as_bytes()).map_err(|error| anyhow!("hash a password: {error}"))?;
+    let hash: argon2::password_hash::phc::PasswordHash = Argon2::default()
+        .hash_password(password.as_bytes())
+        .map_err(|error| anyhow!("hash a password: {error}"))?;
     Ok(hash.to_string())
 }
 

@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
 
+/// Size of a machine's disk: larger than any image, so that growth at first boot is exercised.
+pub const MACHINE_SIZE: u64 = 4 << 30;
+
 /// Copies the image `from` to `to` without its holes and makes the copy `size` bytes long (never shorter
 /// than the image).
 ///

@@ -89,7 +89,10 @@ impl Qmp {
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
-        self.stream.get_mut().write_all(line.as_bytes()).with_context(|| format!("send {command} to QEMU"))?;
+        self.stream
+            .get_mut()
+            .write_all(line.as_bytes())
+            .with_context(|| format!("send {command} to QEMU"))?;
         loop {
             let answer = self.read().with_context(|| format!("QEMU's answer to {command}"))?;
             if let Some(value) = answer.get("return") {

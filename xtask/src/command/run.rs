@@ -1,0 +1,260 @@
+//! `cargo xtask run`: builds the image and boots it in QEMU.
+//!
+//! The machine's WAN port is on QEMU's user network; its LAN port on a second one, from which ports of the
+//! host's loopback lead to the box. Needs no privilege and touches nothing of the host's network.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use camino::Utf8PathBuf;
+use ipnet::Ipv4Net;
+
+use crate::archive::cache::FetchOptions;
+use crate::image::{self, BuiltImage, ImageOptions};
+use crate::qemu::development::hash_password;
+use crate::qemu::qmp::QmpListener;
+use crate::qemu::session::{Event, Session};
+use crate::qemu::{
+    Accel, Backend, Firmware, Forward, Machine, Nic, Protocol, Serial, UserNet, VIRTIO_NET, development_site,
+    disk,
+};
+use crate::workspace::Workspace;
+
+/// What the console says when the gateway works.
+const READY: &str = "kontor: gateway ready";
+/// By emulation on a loaded machine; a healthy boot takes a tenth of it.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+/// An orderly power-off; the box's own deadlines are shorter.
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
+/// No 0/o, 1/l: the password is read from a screen and typed.
+const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// Build the image and boot it in QEMU, with its serial console in this terminal
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// What to build: the name of a file in images/
+    #[arg(default_value = "branch")]
+    pub product: String,
+    /// The machine to build it for: the name of a file in board/
+    #[arg(long, short, default_value = "qemu")]
+    pub board: String,
+    /// Boot by UEFI instead of BIOS
+    #[arg(long)]
+    pub uefi: bool,
+    /// RAM of the machine
+    #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=65536))]
+    pub memory: u32,
+    /// Site file of the office [default: the built-in site and a fresh operator's password, printed]
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<Utf8PathBuf>,
+    /// Keep the machine's disk, and say where it is
+    #[arg(long)]
+    pub keep: bool,
+    /// Switch the machine off as soon as the gateway works, and say how long that took
+    #[arg(long)]
+    pub exit_when_ready: bool,
+    /// How packages may be had
+    #[command(flatten)]
+    pub fetch: FetchOptions,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the image cannot be built, the machine does not start, or (with `--exit-when-ready`) does not become ready.
+pub fn run(args: &Args) -> Result<()> {
+    let office = Office::new(args)?;
+    let built = image::build(&office.options)?;
+    // Beside the image, so that the copy needs no second file system.
+    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(Workspace::locate().images())?;
+    let outcome = boot(args, &office, &built, folder.path());
+    if args.keep {
+        eprintln!("kept: {}", folder.keep().display());
+    }
+    outcome
+}
+
+/// What the machine is told about its office.
+#[derive(Debug)]
+struct Office {
+    options: ImageOptions,
+    lan: Ipv4Net,
+    password: Option<String>,
+}
+
+impl Office {
+    fn new(args: &Args) -> Result<Self> {
+        let (text, password) = match &args.site {
+            Some(path) => (std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?, None),
+            None => {
+                let password = fresh_password()?;
+                (development_site(&hash_password(&password)?), Some(password))
+            }
+        };
+        let output = Workspace::locate().images().join(format!("{}-{}-run.img", args.product, args.board));
+        let options = ImageOptions {
+            product: args.product.clone(),
+            board: args.board.clone(),
+            site: args.site.clone(),
+            site_text: args.site.is_none().then(|| text.clone()),
+            output: Some(output),
+            fetch: args.fetch.clone(),
+            ..ImageOptions::default()
+        };
+        // Shows every mistake of the site file before anything is built.
+        image::plan(&options)?;
+        Ok(Self { lan: lan_address(&text)?, options, password })
+    }
+}
+
+/// The box's address in the first internal network of a (valid) site file.
+fn lan_address(site: &str) -> Result<Ipv4Net> {
+    let site: toml::Table = site.parse().context("reading the site file")?;
+    let networks = site.get("network").and_then(toml::Value::as_array).into_iter().flatten();
+    let text = |network: &toml::Value, key: &str| network.get(key)?.as_str().map(str::to_owned);
+    let mut internal = networks.filter(|network| text(network, "zone").as_deref() == Some("internal"));
+    let address = internal.find_map(|network| text(network, "address")?.parse().ok());
+    address.context("the site file has no internal network with a fixed address")
+}
+
+fn fresh_password() -> Result<String> {
+    let mut random = [0; 10];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut random))
+        .context("reading /dev/urandom")?;
+    Ok(random.iter().map(|byte| char::from(PASSWORD_LETTERS[usize::from(byte & 31)])).collect())
+}
+
+fn boot(args: &Args, office: &Office, built: &BuiltImage, folder: &Path) -> Result<()> {
+    let image = folder.join("disk.img");
+    disk::copy_sparse(built.path.as_std_path(), &image, disk::MACHINE_SIZE)?;
+    let accel = Accel::detect(&built.tools)?;
+    let firmware = if args.uefi { Firmware::ovmf(&built.tools, folder)? } else { Firmware::SeaBios };
+    let (lan, port) = lan_network(office.lan)?;
+    let watched = args.exit_when_ready || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal();
+    // A socket's path is short; a folder deep below the repository may be too long for one.
+    let sockets = tempfile::Builder::new().prefix("kontor-").tempdir()?;
+    let control = QmpListener::bind(&sockets.path().join("qmp"))?;
+    let machine = Machine {
+        memory_mib: args.memory,
+        firmware,
+        disk: image,
+        nics: vec![nic(1, Backend::User(UserNet::default())), nic(2, Backend::User(lan))],
+        serial: if watched { Serial::Output } else { Serial::Terminal },
+        qmp: Some(control.path().into()),
+        watchdog: true,
+        no_reboot: false,
+        accel,
+    };
+    introduce(office, port, accel, watched);
+    let command = crate::qemu::command(&built.tools, &machine)?;
+    let mut session = Session::start(command, watched)?;
+    match args.exit_when_ready {
+        true => until_ready(&mut session, &control),
+        false => session.until_end(),
+    }
+}
+
+fn nic(port: u8, backend: Backend) -> Nic {
+    Nic { mac: format!("52:54:00:4b:00:{port:02x}"), backend, model: VIRTIO_NET }
+}
+
+/// The LAN side: QEMU is a neighbour of the box, and one port of the host leads to its name server.
+fn lan_network(lan: Ipv4Net) -> Result<(UserNet, u16)> {
+    let neighbour = lan.hosts().find(|host| *host != lan.addr()).context("the LAN has no second address")?;
+    let port = free_port()?;
+    let forward = |protocol| Forward { protocol, host_port: port, guest: lan.addr(), guest_port: 53 };
+    let forwards = vec![forward(Protocol::Udp), forward(Protocol::Tcp)];
+    Ok((UserNet { net: Some(lan.trunc()), host: Some(neighbour), forwards }, port))
+}
+
+/// A port of the loopback that is free for UDP and TCP.
+fn free_port() -> Result<u16> {
+    for _ in 0..100 {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no free UDP port")?;
+        let port = udp.local_addr()?.port();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of 127.0.0.1 is free for both UDP and TCP")
+}
+
+fn introduce(office: &Office, port: u16, accel: Accel, watched: bool) {
+    let how = match accel {
+        Accel::Kvm => "KVM",
+        Accel::Tcg => "emulation (no working KVM)",
+    };
+    eprintln!("starting QEMU with {how}; WAN: QEMU's user network, LAN: {}", office.lan.trunc());
+    eprintln!("  DNS of the box:  dig @127.0.0.1 -p {port} kontor.office.internal");
+    match &office.password {
+        Some(password) => eprintln!("  log in at the console:  press Enter, operator, {password}"),
+        None => {
+            eprintln!("  log in at the console:  press Enter, operator, and the password of your site file")
+        }
+    }
+    if !watched {
+        eprintln!("  leave:  Ctrl-A X");
+    }
+}
+
+fn until_ready(session: &mut Session, control: &QmpListener) -> Result<()> {
+    let started = Instant::now();
+    let mut qmp = control.accept(|| session.is_running())?;
+    let mut text = String::new();
+    loop {
+        match session.next(started + READY_LIMIT)? {
+            Event::Output(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
+            Event::End => bail!("the machine switched itself off before the gateway was ready"),
+            Event::Timeout => bail!("the gateway was not ready within {} s", READY_LIMIT.as_secs()),
+        }
+        if text.contains(READY) {
+            break;
+        }
+        // Only an unfinished line can still become the one we wait for.
+        text.drain(..text.rfind('\n').map_or(0, |newline| newline + 1));
+    }
+    println!("\ngateway ready after {:.1} s", started.elapsed().as_secs_f32());
+    std::io::stdout().flush()?;
+    qmp.system_powerdown()?;
+    let deadline = Instant::now() + POWER_OFF_LIMIT;
+    loop {
+        match session.next(deadline)? {
+            Event::Output(_) => {}
+            Event::End => return Ok(()),
+            Event::Timeout => bail!("the machine did not switch off within {} s", POWER_OFF_LIMIT.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lan_of_the_default_site_is_found() {
+        let lan = lan_address(&development_site("x")).unwrap();
+        assert_eq!(lan.to_string(), "192.168.77.1/24");
+        let (network, port) = lan_network(lan).unwrap();
+        assert_eq!(network.host, Some(Ipv4Addr::new(192, 168, 77, 2)));
+        assert_eq!(network.net.unwrap().to_string(), "192.168.77.0/24");
+        assert!(network.forwards.iter().all(|forward| forward.host_port == port));
+    }
+
+    #[test]
+    fn a_site_without_a_lan_is_an_error() {
+        assert!(lan_address("schema = 1").is_err());
+        assert!(lan_address("[[network]]\nzone = \"external\"\naddress = \"192.0.2.1/24\"").is_err());
+    }
+
+    #[test]
+    fn passwords_differ_and_can_be_typed() {
+        let (one, two) = (fresh_password().unwrap(), fresh_password().unwrap());
+        assert_ne!(one, two);
+        assert!(one.len() == 10 && one.bytes().all(|byte| PASSWORD_LETTERS.contains(&byte)));
+    }
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask test`: everything there is to test, and one line that says how it went.
+//!
+//! Three stages: the workspace's own tests, the image, the tests that boot it. A stage that cannot run is
+//! counted as failed; a test that cannot run here is counted as skipped, with its reason, never as passed.
+
+mod tally;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use self::tally::Tally;
+use crate::archive::cache::{Cache, FetchOptions};
+use crate::archive::lock_file::LockFile;
+use crate::image::{self, ImageOptions};
+use crate::qemu::{Accel, accel};
+use crate::tools::Tools;
+use crate::workspace::Workspace;
+
+/// The package whose tests boot the image.
+const QEMU_TESTS: &str = "qemu-tests";
+/// Tells the tests which image to boot.
+pub const IMAGE: &str = "KONTOR_IMAGE";
+/// Tells the tests which program was built into it.
+pub const PROGRAM: &str = "KONTOR_PROGRAM";
+
+/// Run every test: of the crates, of the daemons against real peers, and of the image in QEMU
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Only tests whose name contains this
+    pub filter: Option<String>,
+    /// Build no image and boot nothing
+    #[arg(long)]
+    pub no_qemu: bool,
+    /// How packages may be had
+    #[command(flatten)]
+    pub fetch: FetchOptions,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When any test fails.
+pub fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    stage("tests of the workspace");
+    cargo_test(&["--workspace", "--exclude", QEMU_TESTS], args, &[], &mut tally)?;
+    let variables = match prepare(args) {
+        Ok(variables) => variables,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            tally.fail(&format!("the image and its tools: {error:#}"));
+            Vec::new()
+        }
+    };
+    stage("tests in namespaces and QEMU");
+    cargo_test(&["--package", QEMU_TESTS], args, &variables, &mut tally)?;
+    print!("{}", tally.summary(started.elapsed()));
+    std::io::stdout().flush()?;
+    if tally.failed > 0 { bail!("{} tests failed", tally.failed) } else { Ok(()) }
+}
+
+fn stage(name: &str) {
+    eprintln!("\n=== {name}");
+}
+
+/// Builds what the tests need; the environment that tells them.
+fn prepare(args: &Args) -> Result<Vec<(&'static str, String)>> {
+    if args.no_qemu {
+        return Ok(Vec::new());
+    }
+    stage("the image");
+    let options = ImageOptions { fetch: args.fetch.clone(), ..ImageOptions::default() };
+    let built = image::build(&options)?;
+    let workspace = Workspace::locate();
+    let program = image::firmware::build(&workspace)?;
+    let mut lock = LockFile::load(workspace.lock_file())?;
+    let cache = Cache::open(&args.fetch)?;
+    cache.provide(&mut lock, &["peers"])?;
+    Tools::prepare_set("peers", &lock, &cache, workspace.target())?;
+    let accel = Accel::detect(&built.tools)?;
+    eprintln!("guests run by {}", accel.name());
+    Ok(vec![(IMAGE, built.path.into()), (PROGRAM, program.into()), (accel::VARIABLE, accel.name().into())])
+}
+
+/// Runs `cargo test`, shows its output as it comes, and counts.
+fn cargo_test(
+    packages: &[&str],
+    args: &Args,
+    variables: &[(&'static str, String)],
+    tally: &mut Tally,
+) -> Result<()> {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    command.current_dir(Workspace::locate().root()).args(["test", "--no-fail-fast"]).args(packages);
+    command.args(&args.filter).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for variable in [IMAGE, PROGRAM] {
+        command.env_remove(variable);
+    }
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
+    let mut child = command.spawn().context("cannot run cargo")?;
+    let output = child.stdout.take().context("cargo's output")?;
+    let messages = child.stderr.take().context("cargo's messages")?;
+    let before = tally.failed;
+    let shared = Mutex::new(tally);
+    std::thread::scope(|scope| {
+        let messages = scope.spawn(|| follow(messages, &mut std::io::stderr(), &shared));
+        let result = follow(output, &mut std::io::stdout(), &shared);
+        messages.join().map_err(|_| anyhow!("following cargo's messages panicked"))?.and(result)
+    })?;
+    let tally = shared.into_inner().map_err(|_| anyhow!("counting panicked"))?;
+    let status = child.wait().context("waiting for cargo")?;
+    if !status.success() && tally.failed == before {
+        tally.fail(&format!("cargo test {} ended with {status} (see above)", packages.join(" ")));
+    }
+    Ok(())
+}
+
+/// Shows every line as it comes, and counts it.
+fn follow(from: impl Read, to: &mut impl Write, tally: &Mutex<&mut Tally>) -> Result<()> {
+    for line in BufReader::new(from).split(b'\n') {
+        let line = line.context("reading cargo's output")?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(to, "{line}")?;
+        tally.lock().map_err(|_| anyhow!("counting panicked"))?.line(&line);
+    }
+    Ok(())
+}
