@@ -24,6 +24,10 @@ const LAYOUT: u32 = 1;
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/libexec", "usr/lib/qemu"];
+/// How the folders of unfinished trees begin; never mistaken for a tree.
+const UNPACKING: &str = ".unpack-";
+/// Unpacking takes seconds; an unfinished tree this old belongs to nobody.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 /// Top-level folders that a merged-/usr system has as links (Debian policy, section 10.1).
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
@@ -53,8 +57,8 @@ impl Tools {
         if !root.is_dir() {
             let debs = cache.fetch(&packages.iter().collect::<Vec<_>>())?;
             fs::create_dir_all(&folder).with_context(|| format!("making {folder}"))?;
-            // A killed run leaves a temporary folder behind; it is never mistaken for a tree.
-            let fresh = tempfile::Builder::new().prefix(".unpack-").tempdir_in(&folder)?;
+            sweep(&folder);
+            let fresh = tempfile::Builder::new().prefix(UNPACKING).tempdir_in(&folder)?;
             let fresh_root =
                 Utf8Path::from_path(fresh.path()).context("the target folder's path is not UTF-8")?;
             unpack(&debs, fresh_root).with_context(|| format!("unpacking the set {set:?}"))?;
@@ -127,6 +131,17 @@ fn fingerprint(packages: &[LockedPackage]) -> String {
         hasher.update(&package.sha256);
     }
     crate::archive::hex(&hasher.finalize())[..16].to_owned()
+}
+
+/// Removes what killed runs left behind. Nobody misses what cannot be removed.
+fn sweep(folder: &Utf8Path) {
+    for entry in folder.read_dir_utf8().into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| at.elapsed());
+        let stale = matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER);
+        if stale && entry.file_name().starts_with(UNPACKING) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Moves the finished tree to its place; a concurrent run that was faster wins.

@@ -128,7 +128,7 @@ fn data_is_there(trees: &Trees) -> Result<()> {
         "usr/share/OVMF/OVMF_CODE_4M.fd",
         "usr/share/OVMF/OVMF_VARS_4M.fd",
         "usr/share/seabios/bios-256k.bin",
-        "usr/share/qemu/vgabios-stdvga.bin",
+        "usr/share/seabios/vgabios-stdvga.bin",
         "usr/lib/grub/i386-pc/boot.img",
         "usr/lib/grub/x86_64-efi/normal.mod",
         "etc/mke2fs.conf",

@@ -107,6 +107,16 @@ impl Cache {
         Mirrors::choose(options.mirror.as_deref(), options.mirror_security.as_deref(), &self.etc_apt)
     }
 
+    /// Whether release files past their date count: said on the command line, or in the configuration of the host's apt.
+    pub fn stale_is_fine(&self) -> bool {
+        self.options.ignore_valid_until || super::mirrors::stale_is_fine(&self.etc_apt)
+    }
+
+    /// Where apt's configuration is looked for, instead of `/etc/apt`.
+    pub fn with_apt_configuration(self, etc_apt: &Utf8Path) -> Self {
+        Cache { etc_apt: etc_apt.to_owned(), ..self }
+    }
+
     /// Makes every package of the named sets available. Packages that the mirror no longer has are locked anew: `lock`
     /// and its file change, and the change is printed. Call it once before [`Cache::fetch`].
     pub fn provide(&self, lock: &mut LockFile, sets: &[&str]) -> Result<()> {

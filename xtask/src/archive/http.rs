@@ -118,7 +118,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that honours `http_proxy`, `https_proxy` and `no_proxy`.
+    /// A client that honours `http_proxy`, `https_proxy` and `no_proxy`; a proxy is always asked to CONNECT.
     pub fn new() -> Result<Self> {
         let mut tls = TlsConfig::builder()
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));

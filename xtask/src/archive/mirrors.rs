@@ -83,6 +83,23 @@ impl Source {
     }
 }
 
+/// Whether the host's administrator told apt to accept release files past their date, as one does for a frozen mirror.
+pub fn stale_is_fine(etc_apt: &Utf8Path) -> bool {
+    let mut files = vec![etc_apt.join("apt.conf")];
+    if let Ok(entries) = etc_apt.join("apt.conf.d").read_dir_utf8() {
+        files.extend(entries.flatten().map(|entry| entry.into_path()));
+    }
+    // Later files win (apt.conf(5)).
+    files.sort();
+    let texts = files.iter().filter_map(|path| std::fs::read_to_string(path).ok());
+    let says = |text: String| {
+        let values = text.lines().filter_map(|line| line.trim().strip_prefix("Acquire::Check-Valid-Until"));
+        values.last().map(|value| value.trim_matches([' ', '\t', '"', ';']).to_ascii_lowercase())
+    };
+    let last = texts.filter_map(says).last();
+    last.is_some_and(|value| matches!(value.as_str(), "false" | "no" | "off" | "0" | "without" | "disable"))
+}
+
 fn read_sources(etc_apt: &Utf8Path) -> Vec<Source> {
     let mut files: Vec<Utf8PathBuf> = vec![etc_apt.join("sources.list")];
     if let Ok(entries) = etc_apt.join("sources.list.d").read_dir_utf8() {
@@ -181,5 +198,18 @@ mod tests {
         );
         check(&[("sources.list", "deb http://m.example trixie main\n")], Err("--mirror-security URL"));
         check(&[("sources.list", "deb file:/srv trixie main\n")], Err("only http://"));
+    }
+
+    #[test]
+    fn apts_word_on_stale_mirrors() {
+        let dir = tempfile::tempdir().unwrap();
+        let apt = Utf8Path::from_path(dir.path()).unwrap();
+        assert!(!stale_is_fine(apt));
+        std::fs::create_dir(apt.join("apt.conf.d")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(apt.join("apt.conf.d").join(name), text).unwrap();
+        write("10", "# x\nAcquire::Check-Valid-Until \"false\";\n");
+        assert!(stale_is_fine(apt));
+        write("20", "Acquire::Check-Valid-Until \"true\";\n");
+        assert!(!stale_is_fine(apt));
     }
 }

@@ -87,7 +87,10 @@ impl Repository {
         let text = String::from_utf8(bytes).map_err(|_| anyhow!("{url}: not text"))?;
         let release = Release::verify(&text, &self.keys).with_context(|| url.clone())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64);
-        release.check(suite, now, cache.options().ignore_valid_until).with_context(|| url.clone())?;
+        release.check(suite, now, cache.stale_is_fine()).with_context(|| url.clone())?;
+        if release.valid_until.is_some_and(|end| end < now) {
+            eprintln!("warning: the release file of {suite} is past its date: security fixes may be missing");
+        }
         Ok(release)
     }
 

@@ -165,7 +165,6 @@ impl<'a> Solver<'a> {
     }
 
     /// Returns to the last decision with an untried option; `None` when there is none.
-    #[expect(clippy::type_complexity, reason = "an empty list is not the absence of one")]
     fn take_back(&mut self, decisions: &mut Vec<Decision>) -> Result<Option<Option<Rc<Pending>>>> {
         while let Some(mut decision) = decisions.pop() {
             self.forget(decision.chosen);

@@ -143,7 +143,8 @@ impl Fixture {
 
     pub(crate) fn cache_with(&self, options: &FetchOptions) -> Cache {
         let client = Client::new().unwrap().with_backoff(std::time::Duration::ZERO);
-        Cache::open_at(&self.path("cache"), options).unwrap().with_client(client)
+        let cache = Cache::open_at(&self.path("cache"), options).unwrap().with_client(client);
+        cache.with_apt_configuration(&self.path("apt"))
     }
 
     /// Resolves against the server's state and saves the lock.
