@@ -58,6 +58,8 @@ pub(super) fn read_limited(source: impl Read) -> io::Result<Vec<u8>> {
 /// Stores a validated file as the operator's newest; returns its number in the history.
 pub(super) fn store(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
     let history = history_directory(paths);
+    // What is above belongs to all daemons; the site itself (password hash, names) to root alone.
+    fs::create_dir_all(&paths.state)?;
     DirBuilder::new().recursive(true).mode(0o700).create(&history)?;
     let number = numbers(paths)?.last().map_or(1, |last| last + 1);
     let header = toml::to_string(info).map_err(io::Error::other)?;
