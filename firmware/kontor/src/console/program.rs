@@ -1,0 +1,98 @@
+//! Commands and shells on the terminal: one at a time, each its own process group, each with an end.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// No command of ours takes this long; one that does is stuck.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+/// Between asking a command to end and making it.
+const KILL_DELAY: Duration = Duration::from_secs(2);
+const SHELLS: [&str; 3] = ["/bin/sh", "/bin/dash", "/bin/busybox"];
+
+/// A running program.
+pub(super) struct Program {
+    child: Child,
+    shell: bool,
+    /// When it is stopped, or stopped for good.
+    deadline: Option<Instant>,
+    asked: bool,
+}
+
+impl Program {
+    /// `kontor ctl WORDS` with this standard input.
+    pub(super) fn command(terminal: &File, words: &[String], input: Option<&[u8]>) -> io::Result<Self> {
+        let input = match input {
+            Some(bytes) => Stdio::from(in_memory(bytes)?),
+            None => Stdio::null(),
+        };
+        let child = Command::new("/proc/self/exe")
+            .arg("ctl")
+            .args(words)
+            .stdin(input)
+            .stdout(terminal.try_clone()?)
+            .stderr(terminal.try_clone()?)
+            .process_group(0)
+            .spawn()?;
+        Ok(Self { child, shell: false, deadline: Some(Instant::now() + COMMAND_LIMIT), asked: false })
+    }
+
+    /// A root shell that owns the terminal until it ends.
+    pub(super) fn shell(terminal: &File) -> io::Result<Self> {
+        let path = SHELLS.iter().find(|path| Path::new(path).exists());
+        let path = path.ok_or_else(|| io::Error::other("there is no shell on this box"))?;
+        let mut command = Command::new(path);
+        if path.ends_with("busybox") {
+            command.arg("sh");
+        }
+        let child = command
+            .arg("-i")
+            .current_dir("/")
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/tmp")
+            .env("PS1", "root# ")
+            .stdin(terminal.try_clone()?)
+            .stdout(terminal.try_clone()?)
+            .stderr(terminal.try_clone()?)
+            .spawn()?;
+        Ok(Self { child, shell: true, deadline: None, asked: false })
+    }
+
+    pub(super) fn is_shell(&self) -> bool {
+        self.shell
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end; the second time, or when time is up again, it has no choice.
+    pub(super) fn stop(&mut self, now: Instant) {
+        let signal = if std::mem::replace(&mut self.asked, true) { Signal::SIGKILL } else { Signal::SIGTERM };
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            // Gone already: the next look at it finds out.
+            let _ = killpg(Pid::from_raw(group), signal);
+        }
+        self.deadline = Some(now + KILL_DELAY);
+    }
+}
+
+/// A file in memory, so that a long paste cannot block on a pipe.
+fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"kontor-paste", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
