@@ -158,7 +158,11 @@ impl Daemon {
                 self.watch.drain()?;
                 self.follow_net();
             }
-            Mark::NamesListener => self.names.accept(&self.poller)?,
+            Mark::NamesListener => {
+                if let Err(error) = self.names.accept(&self.poller) {
+                    eprintln!("names socket: {error}");
+                }
+            }
             Mark::NamesClient(number) => self.names.ready(number, self.forwarder.zones_mut()),
             Mark::UdpListener(number) => self.serve_udp(now, number),
             Mark::TcpListener(number) => self.accept_tcp(now, number),
