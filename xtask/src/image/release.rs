@@ -19,8 +19,8 @@ use crate::tools::Tools;
 
 /// Bytes compressed together: larger is smaller on the wire, but costs RAM and time at each first access.
 const EROFS_CLUSTER: &str = "65536";
-/// The kernel reads zstd with a small, fixed memory; the level only costs build time.
-const EROFS_COMPRESSION: &str = "zstd,level=19";
+/// The kernel reads zstd with a small, fixed memory. Higher levels cost minutes of build time for a few percent.
+const EROFS_COMPRESSION: &str = "zstd,level=9";
 
 /// What the steps work with.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +88,7 @@ impl Builder<'_> {
 
     fn base_key(&self, modules: &Key) -> Result<Key> {
         let mut key = Key::new("base", 1).with(modules.hex()).with(self.tools.root().as_str());
+        key.add([EROFS_COMPRESSION, EROFS_CLUSTER].join(" ").as_bytes());
         for package in &self.plan.packages {
             key.add(package.sha256.as_bytes());
         }
