@@ -91,12 +91,12 @@ pub fn stale_is_fine(etc_apt: &Utf8Path) -> bool {
     }
     // Later files win (apt.conf(5)).
     files.sort();
-    let texts = files.iter().filter_map(|path| std::fs::read_to_string(path).ok());
     let says = |text: String| {
-        let values = text.lines().filter_map(|line| line.trim().strip_prefix("Acquire::Check-Valid-Until"));
-        values.last().map(|value| value.trim_matches([' ', '\t', '"', ';']).to_ascii_lowercase())
+        let value =
+            text.lines().rev().find_map(|line| line.trim().strip_prefix("Acquire::Check-Valid-Until"))?;
+        Some(value.trim_matches([' ', '\t', '"', ';']).to_ascii_lowercase())
     };
-    let last = texts.filter_map(says).last();
+    let last = files.iter().rev().filter_map(|path| std::fs::read_to_string(path).ok()).find_map(says);
     last.is_some_and(|value| matches!(value.as_str(), "false" | "no" | "off" | "0" | "without" | "disable"))
 }
 

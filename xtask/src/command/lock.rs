@@ -1,12 +1,13 @@
 //! `cargo xtask lock`: makes `rootfs/packages.lock` from the archive's current state.
 
 use anyhow::{Context, Result, ensure};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::archive::repository::Repository;
 use crate::archive::sets;
+use crate::workspace::Workspace;
 
 /// Resolve every package set against the Debian archive and write rootfs/packages.lock
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -38,7 +39,7 @@ pub struct Args {
 }
 
 fn default_rootfs() -> Utf8PathBuf {
-    Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Utf8Path::new(".")).join("rootfs")
+    Workspace::locate().root().join("rootfs")
 }
 
 /// Runs the command.
