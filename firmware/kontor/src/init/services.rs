@@ -121,8 +121,9 @@ fn console(device: &str) -> Option<Service> {
         "hvc0" => "console-hvc0",
         _ => return None,
     };
-    let mut service = base(name, &[], Kind::Daemon(Readiness::Immediate), 128);
-    service.args = vec!["console".to_owned(), format!("/dev/{device}")];
+    let mut service = base(name, &[], NOTIFY, 128);
+    service.args = vec!["console".to_owned(), "--tty".to_owned(), format!("/dev/{device}")];
+    service.spec.watchdog = Some(WATCHDOG);
     service.spec.reloads = true;
     Some(service)
 }

@@ -17,7 +17,8 @@ use nix::unistd::{Gid, Uid, chown};
 use super::SYSTEM;
 use super::disk::Disk;
 
-const MKFS: &str = "/usr/bin/mkfs.btrfs";
+/// Found in /usr/sbin or /usr/bin: the distribution moves such tools.
+const MKFS: &str = "mkfs.btrfs";
 /// Below this size btrfs wastes too much on separate metadata (btrfs(5), "mixed block groups").
 const MIXED_BELOW: u64 = 256 << 20;
 
