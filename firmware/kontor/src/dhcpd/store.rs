@@ -1,0 +1,200 @@
+//! The lease journal on disk, behind a thread of its own.
+//!
+//! The thread does one job at a time and answers it. If an answer does not come in time (a dying disk), or
+//! says that writing failed, leases go on in RAM, the status says so, and the whole state is written again
+//! when the disk is back: nothing of it depends on what could not be appended.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use kontor_dhcp4::lease::{self, Record, Replay};
+
+/// How long an answer may wait for the disk: well under the watchdog's 5 s, and under the 4 s after which
+/// a client asks again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// No journal of ours is larger; more is not read into RAM.
+const MAX_JOURNAL: u64 = 64 << 20;
+
+#[derive(Debug)]
+enum Job {
+    Load,
+    Append(Vec<u8>),
+    Rewrite(Vec<u8>),
+}
+
+#[derive(Debug)]
+enum Done {
+    /// `None`: the directory does not exist (yet).
+    Loaded(io::Result<Option<Vec<u8>>>),
+    Written(io::Result<()>),
+}
+
+/// The main thread's end.
+#[derive(Debug)]
+pub(super) struct Store {
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    /// Whether an answer is overdue.
+    waiting: bool,
+    loaded: bool,
+    durable: bool,
+    problem: Option<String>,
+    damage: Vec<String>,
+    lines: usize,
+}
+
+impl Store {
+    /// Starts the thread; nothing is read yet.
+    pub(super) fn start(path: PathBuf) -> io::Result<Self> {
+        let (jobs, jobs_in) = channel();
+        let (done_out, done) = channel();
+        std::thread::Builder::new().name("journal".into()).spawn(move || work(&path, &jobs_in, &done_out))?;
+        let (problem, damage) = (None, Vec::new());
+        Ok(Self { jobs, done, waiting: false, loaded: false, durable: false, problem, damage, lines: 0 })
+    }
+
+    /// Whether what has been persisted survives a power cut.
+    pub(super) fn durable(&self) -> bool {
+        self.durable
+    }
+
+    /// What is wrong with the journal.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
+        self.problem.iter().chain(&self.damage)
+    }
+
+    /// Reads the journal once its directory is there; `None` before and after.
+    pub(super) fn load(&mut self) -> Option<Replay> {
+        if self.loaded || !self.settle() {
+            return None;
+        }
+        match self.run(Job::Load)? {
+            Done::Loaded(Ok(Some(bytes))) => {
+                self.loaded = true;
+                let replay = lease::replay(&bytes);
+                self.damage.clone_from(&replay.problems);
+                Some(replay)
+            }
+            Done::Loaded(Err(error)) => {
+                self.fail(format!("lease journal cannot be read: {error}"));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes records durable; without a disk this is a promise that only RAM keeps.
+    pub(super) fn append(&mut self, records: &[Record]) {
+        if records.is_empty() || !self.durable {
+            return;
+        }
+        let lines: String = records.iter().map(Record::to_line).collect();
+        self.lines += records.len();
+        self.write(Job::Append(lines.into_bytes()));
+    }
+
+    /// Whether the whole state should be written: after trouble, or when the journal has grown.
+    pub(super) fn wants_rewrite(&self, live: usize) -> bool {
+        self.loaded && (!self.durable || lease::wants_compaction(self.lines, live))
+    }
+
+    /// Writes the whole state in place of the journal.
+    pub(super) fn rewrite(&mut self, records: &[Record]) {
+        if !self.loaded || !self.settle() {
+            return;
+        }
+        let lines: String = records.iter().map(Record::to_line).collect();
+        self.lines = records.len();
+        self.durable = true;
+        self.write(Job::Rewrite(lines.into_bytes()));
+    }
+
+    fn write(&mut self, job: Job) {
+        match self.run(job) {
+            Some(Done::Written(Ok(()))) => self.problem = None,
+            Some(Done::Written(Err(error))) => self.fail(format!("lease journal cannot be written: {error}")),
+            _ => {}
+        }
+    }
+
+    /// One job and its answer; `None` when it does not come in time.
+    fn run(&mut self, job: Job) -> Option<Done> {
+        let sent = self.jobs.send(job).is_ok();
+        match self.done.recv_timeout(PATIENCE) {
+            Ok(done) => Some(done),
+            Err(RecvTimeoutError::Timeout) if sent => {
+                self.waiting = true;
+                self.fail("the disk with the lease journal does not answer".into());
+                None
+            }
+            Err(_) => {
+                self.fail("the journal's thread is gone".into());
+                None
+            }
+        }
+    }
+
+    /// Takes an overdue answer; false while it is still overdue.
+    fn settle(&mut self) -> bool {
+        if self.waiting && self.done.try_recv().is_ok() {
+            self.waiting = false;
+        }
+        !self.waiting
+    }
+
+    fn fail(&mut self, problem: String) {
+        self.durable = false;
+        if self.problem.as_ref() != Some(&problem) {
+            eprintln!("{problem}; leases are kept in RAM only");
+        }
+        self.problem = Some(problem);
+    }
+}
+
+fn work(path: &Path, jobs: &Receiver<Job>, done: &Sender<Done>) {
+    let mut file = None;
+    for job in jobs {
+        let answer = match job {
+            Job::Load => Done::Loaded(read(path)),
+            Job::Append(bytes) => Done::Written(append(&mut file, &bytes)),
+            Job::Rewrite(bytes) => Done::Written(rewrite(path, &bytes).map(|fresh| file = Some(fresh))),
+        };
+        if done.send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if !path.parent().is_some_and(Path::is_dir) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(MAX_JOURNAL).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(Some(bytes))
+}
+
+fn append(file: &mut Option<File>, bytes: &[u8]) -> io::Result<()> {
+    let open = file.as_mut().ok_or_else(|| io::Error::other("not open"))?;
+    let result = open.write_all(bytes).and_then(|()| open.sync_data());
+    if result.is_err() {
+        // Half a line may be there; only a rewrite helps.
+        *file = None;
+    }
+    result
+}
+
+fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    kontor_sys::file::write_durable(path, bytes)?;
+    OpenOptions::new().append(true).open(path)
+}
+
+#[cfg(test)]
+mod tests;
