@@ -31,6 +31,8 @@ const PROGRAMS: [(&str, &[&str], &str); 15] = [
     ("peers", &["ip", "-V"], "iproute2"),
 ];
 
+type Check = Box<dyn FnOnce(&Trees) -> Result<()> + Send>;
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trees = Trees::prepare().map(Arc::new);
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         eprintln!("SKIPPED: every test of the tools: {error:#}");
     }
     let trees = trees.ok();
-    let trial = |name: String, run: Box<dyn FnOnce(&Trees) -> Result<()> + Send>| {
+    let trial = |name: String, run: Check| {
         let trees = trees.clone();
         let ignored = trees.is_none();
         let run =
