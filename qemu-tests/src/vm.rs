@@ -24,6 +24,22 @@ pub struct Equipment {
     pub accel: Accel,
 }
 
+impl Equipment {
+    /// The image that `KONTOR_IMAGE` names, with QEMU from the locked tools; nothing when it names none.
+    ///
+    /// # Errors
+    /// When the image is named but missing, or the tools cannot be had.
+    pub fn find() -> Result<Option<Self>> {
+        let Some(image) = std::env::var_os(xtask::command::test::IMAGE).map(PathBuf::from) else {
+            return Ok(None);
+        };
+        ensure!(image.is_file(), "there is no image {}", image.display());
+        let tools = crate::peers::tool_set("tools")?;
+        let accel = Accel::detect(&tools)?;
+        Ok(Some(Self { image, tools, accel }))
+    }
+}
+
 /// How a box is set up.
 #[derive(Debug, Clone)]
 pub struct BoxOptions {

@@ -52,7 +52,7 @@ fn pages_are_served_and_counted() {
     world.isp(isp).web.pages.insert("/large".into(), large.clone());
     assert_eq!(world.fetch(pc, WEB, "/").unwrap().status, 200);
     assert_eq!(world.fetch(pc, WEB, "/none").unwrap().status, 404);
-    assert_eq!(world.fetch(pc, WEB, "/large").unwrap().body, large);
+    assert!(world.fetch(pc, WEB, "/large").unwrap().body == large);
     assert_eq!(world.isp(isp).web.requests.len(), 3);
     world.finish().unwrap();
 }

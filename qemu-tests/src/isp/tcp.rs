@@ -23,7 +23,17 @@ pub(super) struct Reply {
 #[derive(Debug)]
 pub(super) struct Listeners {
     endpoint: IpEndpoint,
-    sockets: Vec<(SocketHandle, Vec<u8>)>,
+    sockets: Vec<Listener>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    handle: SocketHandle,
+    received: Vec<u8>,
+    /// What the socket's buffer had no room for yet.
+    unsent: Vec<u8>,
+    /// Whether the connection ends when everything is sent.
+    closing: bool,
 }
 
 impl Listeners {
@@ -33,7 +43,7 @@ impl Listeners {
         for _ in 0..count {
             let handle = stack.sockets.add(tcp_socket());
             listen(stack.sockets.get_mut(handle), endpoint)?;
-            sockets.push((handle, Vec::new()));
+            sockets.push(Listener { handle, received: Vec::new(), unsent: Vec::new(), closing: false });
         }
         Ok(Self { endpoint, sockets })
     }
@@ -46,26 +56,44 @@ impl Listeners {
         mut answer: impl FnMut(IpEndpoint, &mut Vec<u8>) -> Option<Reply>,
     ) -> Result<bool> {
         let mut busy = false;
-        for (handle, received) in &mut self.sockets {
-            let socket = stack.sockets.get_mut::<tcp::Socket>(*handle);
+        for listener in &mut self.sockets {
+            let socket = stack.sockets.get_mut::<tcp::Socket>(listener.handle);
             if !socket.is_open() {
-                received.clear();
+                listener.reset();
                 listen(socket, self.endpoint)?;
                 busy = true;
             }
-            busy |= read_all(socket, received);
+            busy |= read_all(socket, &mut listener.received);
             let Some(peer) = socket.remote_endpoint() else { continue };
-            while let Some(reply) = answer(peer, received) {
-                socket.send_slice(&reply.bytes).map_err(|e| anyhow!("answer {peer}: {e}"))?;
-                if reply.close {
-                    socket.close();
-                }
-                busy = true;
+            while let Some(reply) = answer(peer, &mut listener.received) {
+                listener.unsent.extend(reply.bytes);
+                listener.closing |= reply.close;
             }
-            if socket.state() == tcp::State::CloseWait {
-                socket.close();
-                busy = true;
-            }
+            busy |= listener.send(socket)?;
+        }
+        Ok(busy)
+    }
+}
+
+impl Listener {
+    fn reset(&mut self) {
+        self.received.clear();
+        self.unsent.clear();
+        self.closing = false;
+    }
+
+    /// Sends what fits and closes when that was all; whether anything happened.
+    fn send(&mut self, socket: &mut tcp::Socket<'_>) -> Result<bool> {
+        let mut busy = false;
+        if !self.unsent.is_empty() && socket.can_send() {
+            let sent = socket.send_slice(&self.unsent).map_err(|e| anyhow!("send: {e}"))?;
+            self.unsent.drain(..sent);
+            busy |= sent > 0;
+        }
+        let peer_is_done = socket.state() == tcp::State::CloseWait;
+        if self.unsent.is_empty() && socket.may_send() && (self.closing || peer_is_done) {
+            socket.close();
+            busy = true;
         }
         Ok(busy)
     }

@@ -18,6 +18,9 @@ use nix::unistd::Pid;
 /// How long QEMU may take to end after it was told to.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
+/// Between two looks at whether QEMU ended: any other thread of ours may swallow its SIGCHLD.
+const MAX_WAIT: Duration = Duration::from_millis(250);
+
 /// A running QEMU.
 #[derive(Debug)]
 pub struct Session {
@@ -130,7 +133,7 @@ impl Session {
         if let Some(output) = &self.output {
             fds.push(PollFd::new(output.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {
+        match poll(&mut fds, PollTimeout::try_from(limit.min(MAX_WAIT)).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error).context("wait for QEMU"),
         }

@@ -1,0 +1,45 @@
+//! From power-on to power-off.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use kontor_boot::PartitionKind;
+use qemu_tests::{BoxOptions, World};
+
+use crate::office::Office;
+
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
+
+pub(crate) fn by_seabios(world: &mut World) -> Result<()> {
+    let office = Office::boot(world, &BoxOptions::default())?;
+    ensure!(office.ready.contains("LAN 192.168.77.1/24"), "{}", office.ready);
+    ensure!(office.ready.contains("slot a"), "{}", office.ready);
+    world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    Ok(())
+}
+
+pub(crate) fn by_ovmf(world: &mut World) -> Result<()> {
+    let office = Office::boot(world, &BoxOptions { uefi: true, ..BoxOptions::default() })?;
+    ensure!(office.ready.contains("slot a"), "{}", office.ready);
+    world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    Ok(())
+}
+
+pub(crate) fn power_button(world: &mut World) -> Result<()> {
+    let office = Office::boot(world, &BoxOptions::default())?;
+    world.vm(office.gateway).qmp()?.system_powerdown()?;
+    let status =
+        world.wait_for("an orderly power-off", POWER_OFF_LIMIT, |world| world.vm(office.gateway).ended())?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    Ok(())
+}
+
+pub(crate) fn data_grows(world: &mut World) -> Result<()> {
+    const EXPECTED: u64 = 3 << 30;
+    let office = Office::boot(world, &BoxOptions::default())?;
+    office.wait_until_durable(world)?;
+    world.vm(office.gateway).power_cut()?;
+    let (_, length) = world.vm(office.gateway).disk()?.partition(PartitionKind::Data)?;
+    ensure!(length > EXPECTED, "data has {length} bytes on a disk of 4 GiB");
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The real image, booted in QEMU between a simulated provider and a simulated office.
+//!
+//! `cargo xtask test` says which image (`KONTOR_IMAGE`); without one every test here is skipped.
+
+mod boot;
+mod names;
+mod office;
+mod outside;
+mod site;
+mod slots;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use qemu_tests::{Equipment, World, guard};
+
+type Test = fn(&mut World) -> Result<()>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("boot-by-seabios", boot::by_seabios),
+    ("boot-by-ovmf", boot::by_ovmf),
+    ("power-button-switches-off-in-order", boot::power_button),
+    ("data-grows-to-the-disk", boot::data_grows),
+    ("a-page-through-nat", office::page_through_nat),
+    ("leases-survive-a-reboot", office::leases_survive_a_reboot),
+    ("leases-survive-a-power-cut", office::leases_survive_a_power_cut),
+    ("a-pc-s-name-resolves-both-ways", names::of_a_pc),
+    ("dns-by-udp-and-tcp-and-from-cache", names::forwarded_and_cached),
+    ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),
+    ("a-new-site-file-drops-no-connection", site::reload_keeps_connections),
+    ("a-wrong-site-file-changes-nothing", site::error_changes_nothing),
+    ("an-erased-slot-is-passed-over", slots::erased),
+    ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
+    ("without-tries-the-last-good-slot-boots", slots::out_of_tries),
+];
+
+/// Machines at a time: each one keeps a core busy while it boots.
+const PARALLEL: usize = 2;
+
+fn main() -> ExitCode {
+    if let Some(code) = guard::role() {
+        return code;
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(PARALLEL);
+    let equipment = match Equipment::find() {
+        Ok(equipment) => equipment.map(Arc::new),
+        Err(error) => {
+            eprintln!("the QEMU tests cannot be prepared: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if equipment.is_none() && !arguments.list {
+        println!("SKIPPED: every test in QEMU: there is no image; `cargo xtask test` builds one");
+    }
+    let trials = TESTS.iter().map(|(name, test)| trial(name, *test, equipment.clone())).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(name: &'static str, test: Test, equipment: Option<Arc<Equipment>>) -> Trial {
+    let ignored = equipment.is_none();
+    let run = move || run(name, test, equipment).map_err(|error| Failed::from(format!("{error:#}")));
+    Trial::test(name, run).with_ignored_flag(ignored)
+}
+
+fn run(name: &str, test: Test, equipment: Option<Arc<Equipment>>) -> Result<()> {
+    let mut world = World::new(name, equipment)?;
+    match test(&mut world) {
+        Ok(()) => world.finish(),
+        Err(error) => {
+            let kept = world.artefacts().directory().display();
+            Err(error.context(format!("console and captures are kept in {kept}")))
+        }
+    }
+}
