@@ -165,5 +165,6 @@ fn help_and_logout() {
     let mut terminal = Terminal::logged_in();
     assert!(written(&terminal.send("help\r")).ends_with("kontor> "));
     assert_eq!(terminal.send("logout\r").last(), Some(&Action::Watch));
-    assert_eq!(terminal.send("status\r"), [], "nothing runs without a log-in");
+    let actions = terminal.send("status\r");
+    assert_eq!(written(&actions), "\nlogin: ", "nothing runs without a log-in");
 }
