@@ -128,4 +128,18 @@ mod tests {
             assert!(parse(field).is_err(), "{field}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(field in "[a-z0-9:|,()<>=~.+ -]{0,60}") {
+            if let Ok(groups) = parse(&field) {
+                for relation in groups.iter().flatten() {
+                    // What is shown reads back as the same.
+                    let again = parse(&relation.to_string().replace(":foreign", ":x")).unwrap();
+                    proptest::prop_assert_eq!(&again, &vec![vec![relation.clone()]]);
+                    relation.admits("1:2.0~rc1-3+b4");
+                }
+            }
+        }
+    }
 }
