@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use qemu_tests::namespace::{End, Namespaces};
 use qemu_tests::{guard, peers};
 use xtask::qemu::development_site;
@@ -19,6 +20,8 @@ use super::HOOK;
 pub(crate) const BOX: &str = "192.168.77.1";
 /// A daemon that has nothing to wait for is ready much sooner.
 const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at whether the daemon still runs.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// What a box has, as far as the daemons look.
 const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
 const SITE_EXTRA: &str = "[[dns.host]]\nname = \"nas\"\naddress = \"192.168.77.5\"\n";
@@ -65,7 +68,7 @@ impl Office {
         let sockets = tempfile::Builder::new().prefix("kontor-").tempdir()?;
         let path = sockets.path().join("notify");
         let notify = UnixDatagram::bind(&path)?;
-        notify.set_read_timeout(Some(READY_LIMIT))?;
+        notify.set_read_timeout(Some(LOOK_INTERVAL))?;
         let log = self.directory.join(format!("{daemon}.log"));
         let output = File::create(&log)?;
         let mut command = Command::new(program);
@@ -78,17 +81,12 @@ impl Office {
         command.env("NOTIFY_SOCKET", &path);
         let mut command = guard::with_parent(&command)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = self.namespaces.at(End::Server, || command.spawn().context("start a daemon"))?;
+        let mut child = self.namespaces.at(End::Server, || command.spawn().context("start a daemon"))?;
+        let ready = wait_until_ready(&notify, &mut child);
         self.daemons.push(child);
-        let mut message = [0; 4096];
-        loop {
-            let count = notify.recv(&mut message).with_context(|| {
-                format!("{daemon} is not ready: {}", fs::read_to_string(&log).unwrap_or_default())
-            })?;
-            if String::from_utf8_lossy(&message[..count]).lines().any(|line| line == "READY=1") {
-                return Ok(());
-            }
-        }
+        ready.with_context(|| {
+            format!("{daemon} said: {}", fs::read_to_string(&log).unwrap_or_default().trim())
+        })
     }
 
     /// Runs a program of the peers at the client's end.
@@ -137,6 +135,25 @@ impl Drop for Office {
             let _ = daemon.wait();
         }
     }
+}
+
+fn wait_until_ready(notify: &UnixDatagram, daemon: &mut Child) -> Result<()> {
+    let deadline = Instant::now() + READY_LIMIT;
+    let mut message = [0; 4096];
+    while Instant::now() < deadline {
+        match notify.recv(&mut message) {
+            Ok(count) if String::from_utf8_lossy(&message[..count]).lines().any(|line| line == "READY=1") => {
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("wait for the daemon's notification"),
+        }
+        if let Some(status) = daemon.try_wait()? {
+            bail!("it ended with {status} before it was ready");
+        }
+    }
+    bail!("it was not ready within {} s", READY_LIMIT.as_secs())
 }
 
 /// This program as a DHCP client's script: writes down what it was told. udhcpc names the event in its first
