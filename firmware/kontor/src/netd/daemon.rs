@@ -196,8 +196,12 @@ impl Daemon {
         }
         // After a restart the office has its addresses already: the rules come first then, so that at no
         // moment an interface is in a zone they do not know.
-        let mut failed = self.inherited && !self.load_firewall(&site).await;
-        self.inherited = false;
+        let mut failed = false;
+        if std::mem::take(&mut self.inherited) {
+            failed = !self.load_firewall(&site).await;
+            // The client must know the stored lease before the first comparison, or its address would go.
+            self.follow_wan(&site).await;
+        }
         failed |= !self.settle(&site).await;
         if !self.firewall.is_loaded() && !failed {
             // The office is served now; tell everybody before the firewall takes its time.
