@@ -2,6 +2,8 @@
 //!
 //! Needs `unshare` with user namespaces and `ip`; where they are missing the tests say so and check nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as loudly as the tests")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

@@ -92,7 +92,7 @@ impl Console {
             self.supervise(now)?;
             self.act()?;
             self.wait()?;
-            while let Some(signal) = self.signals.next() {
+            for signal in self.signals.by_ref() {
                 match signal {
                     Signal::SIGTERM => return Ok(()),
                     Signal::SIGHUP => self.refresh_at = Instant::now(),

@@ -95,7 +95,7 @@ pub(super) fn ready_line(site: &Site, snapshot: &Snapshot) -> Option<String> {
         let services = snapshot.init.iter().flat_map(|init| &init.services);
         services.clone().any(|service| service.name == **name && service.state == ServiceState::Running)
     };
-    if !ESSENTIAL.iter().all(|name| running(name)) {
+    if !ESSENTIAL.iter().all(running) {
         return None;
     }
     let net = snapshot.net.as_ref()?;

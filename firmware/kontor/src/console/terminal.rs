@@ -87,7 +87,8 @@ impl Terminal {
         let mut buffer = [0; 4096];
         loop {
             match self.file.read(&mut buffer) {
-                Ok(0) => return Ok(bytes),
+                // Raw and without data it would be WouldBlock: the line is gone, and init starts us anew.
+                Ok(0) => return Err(io::Error::other("the terminal hung up")),
                 Ok(count) => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(bytes),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
