@@ -1,7 +1,6 @@
 //! The kernel package: its image and modules unpacked, indexed by depmod, and cut down to what a board needs.
 
 use std::io::Read;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -206,9 +205,8 @@ fn write(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("cannot write {path}"))
 }
 
-fn read_bytes(path: impl AsRef<Path>) -> Result<Vec<u8>> {
-    let path = path.as_ref();
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+fn read_bytes(path: &Utf8Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {path}"))
 }
 
 fn read_text(path: &Utf8Path) -> Result<String> {
