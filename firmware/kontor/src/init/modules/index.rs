@@ -4,6 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::pattern;
 
+/// Group of the patterns whose bus has a wildcard itself (`acpi*:PNP0C0C:*`, `dmi*:…`): always looked at.
+const ANY_BUS: &str = "*";
+
 /// The text indexes of one kernel version.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -34,7 +37,7 @@ impl Index {
         for line in alias.lines() {
             if let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] {
                 let entry = (pattern.to_owned(), canonical(module));
-                index.aliases.entry(bus(pattern).to_owned()).or_default().push(entry);
+                index.aliases.entry(pattern_group(pattern).to_owned()).or_default().push(entry);
             }
         }
         for line in softdep.lines() {
@@ -63,9 +66,10 @@ impl Index {
         if let Some((name, _)) = self.files.get_key_value(&name) {
             return vec![name];
         }
-        let candidates = self.aliases.get(bus(wanted)).map_or(&[][..], Vec::as_slice);
         let mut found: Vec<&str> = Vec::new();
-        for (pattern, module) in candidates {
+        for (pattern, module) in
+            [bus(wanted), ANY_BUS].iter().filter_map(|group| self.aliases.get(*group)).flatten()
+        {
             if pattern::matches(pattern, wanted) && !found.contains(&module.as_str()) {
                 found.push(module);
             }
@@ -113,6 +117,11 @@ fn bus(alias: &str) -> &str {
     alias.split_once(':').map_or(alias, |(bus, _)| bus)
 }
 
+fn pattern_group(pattern: &str) -> &str {
+    let bus = bus(pattern);
+    if bus.contains(['*', '?', '[']) { ANY_BUS } else { bus }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +134,7 @@ mod tests {
              kernel/arch/crc32c-intel.ko:\n\
              kernel/drivers/net/virtio_net.ko: kernel/net/failover.ko\n\
              kernel/net/failover.ko:\n",
-            "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-btrfs btrfs\n\
+            "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-btrfs btrfs\nalias acpi*:PNP0C0C:* button\n\
              alias crypto-crc32c crc32c-intel\nalias crypto-x missing\n",
             "softdep btrfs pre: crypto-crc32c post: failover\nsoftdep libcrc32c pre: crypto-crc32c btrfs\n",
         )
@@ -140,6 +149,7 @@ mod tests {
         assert_eq!(index().resolve("virtio:d00000001v00001AF4"), ["virtio_net"]);
         assert_eq!(index().resolve("fs-btrfs"), ["btrfs"]);
         assert_eq!(index().resolve("crc32c-intel"), ["crc32c_intel"]);
+        assert_eq!(index().resolve("acpi:PNP0C0C:"), ["button"]);
         assert!(index().resolve("pci:v1d2").is_empty());
     }
 
