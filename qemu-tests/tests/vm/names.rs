@@ -9,6 +9,7 @@ use qemu_tests::{BoxOptions, Transport, World};
 use crate::office::Office;
 
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+/// The far host. Its names are not under `.test`: resolvers answer that themselves (RFC 6761).
 const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 
 pub(crate) fn of_a_pc(world: &mut World) -> Result<()> {
@@ -32,7 +33,7 @@ pub(crate) fn of_a_pc(world: &mut World) -> Result<()> {
 
 pub(crate) fn forwarded_and_cached(world: &mut World) -> Result<()> {
     let office = Office::open(world)?;
-    for name in ["udp.example.test", "tcp.example.test", "large.example.test"] {
+    for name in ["udp.example.net", "tcp.example.net", "large.example.net"] {
         world.isp(office.isp).names.add(name, FAR, 300);
     }
     let ask = |world: &mut World, name: &str, transport| -> Result<()> {
@@ -41,18 +42,18 @@ pub(crate) fn forwarded_and_cached(world: &mut World) -> Result<()> {
         ensure!(answer.ttl_s.is_some_and(|ttl| ttl <= 300), "{name} lives too long: {answer:?}");
         Ok(())
     };
-    ask(world, "udp.example.test", Transport::Udp)?;
-    ask(world, "udp.example.test", Transport::Udp)?;
-    ask(world, "udp.example.test", Transport::Tcp)?;
-    ask(world, "tcp.example.test", Transport::Tcp)?;
-    ask(world, "tcp.example.test", Transport::Udp)?;
-    for name in ["udp.example.test", "tcp.example.test"] {
+    ask(world, "udp.example.net", Transport::Udp)?;
+    ask(world, "udp.example.net", Transport::Udp)?;
+    ask(world, "udp.example.net", Transport::Tcp)?;
+    ask(world, "tcp.example.net", Transport::Tcp)?;
+    ask(world, "tcp.example.net", Transport::Udp)?;
+    for name in ["udp.example.net", "tcp.example.net"] {
         let count = world.isp(office.isp).names.count(name);
         ensure!(count == 1, "{name} was asked for {count} times outside");
     }
     // An answer that does not fit a datagram upstream is fetched by TCP.
     world.isp(office.isp).names.truncate = true;
-    ask(world, "large.example.test", Transport::Udp)?;
+    ask(world, "large.example.net", Transport::Udp)?;
     let last = world.isp(office.isp).names.questions.last().context("no question")?.1;
     ensure!(last == Transport::Tcp, "the truncated answer was not fetched by TCP");
     Ok(())
