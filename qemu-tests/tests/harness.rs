@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use anyhow::Result;
 use qemu_tests::dns::Type;
 use qemu_tests::{IspId, IspOptions, PcId, PcOptions, Transport, World};
 
@@ -10,59 +11,59 @@ const LIMIT: Duration = Duration::from_secs(10);
 const WEB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 53);
 
-fn pc_at_the_provider(name: &str) -> (World, PcId, IspId) {
-    let mut world = World::new(name, None).unwrap();
-    let wire = world.add_wire("wire").unwrap();
-    let isp = world.add_isp(wire, IspOptions::default()).unwrap();
+fn pc_at_the_provider(name: &str) -> Result<(World, PcId, IspId)> {
+    let mut world = World::new(name, None)?;
+    let wire = world.add_wire("wire")?;
+    let isp = world.add_isp(wire, IspOptions::default())?;
     let pc = world.add_pc(wire, &PcOptions { mac: [2, 0, 0, 0, 0, 1], name: Some("anna") });
-    let lease = world.wait_for_lease(pc, LIMIT).unwrap();
+    let lease = world.wait_for_lease(pc, LIMIT)?;
     assert_eq!(lease.address.address(), Ipv4Addr::new(198, 51, 100, 10));
     assert_eq!(lease.router, Some(Ipv4Addr::new(198, 51, 100, 1)));
     assert_eq!(lease.name_servers, [RESOLVER]);
-    (world, pc, isp)
+    Ok((world, pc, isp))
 }
 
 #[test]
-fn every_customer_keeps_its_address() {
-    let (mut world, pc, isp) = pc_at_the_provider("harness-dhcp");
+fn every_customer_keeps_its_address() -> Result<()> {
+    let (mut world, pc, isp) = pc_at_the_provider("harness-dhcp")?;
     world.pc(pc).restart_dhcp();
-    let lease = world.wait_for_lease(pc, LIMIT).unwrap();
+    let lease = world.wait_for_lease(pc, LIMIT)?;
     assert_eq!(lease.address.address(), Ipv4Addr::new(198, 51, 100, 10));
     assert_eq!(world.isp(isp).dhcp.acks, 2);
-    world.finish().unwrap();
+    world.finish()
 }
 
 #[test]
-fn names_resolve_by_udp_and_tcp() {
-    let (mut world, pc, isp) = pc_at_the_provider("harness-dns");
+fn names_resolve_by_udp_and_tcp() -> Result<()> {
+    let (mut world, pc, isp) = pc_at_the_provider("harness-dns")?;
     world.isp(isp).names.add("www.example.test", WEB, 300);
-    assert_eq!(world.resolve(pc, "www.example.test").unwrap(), WEB);
-    let by_tcp = world.ask(pc, RESOLVER, "www.example.test", Type::A, Transport::Tcp).unwrap();
+    assert_eq!(world.resolve(pc, "www.example.test")?, WEB);
+    let by_tcp = world.ask(pc, RESOLVER, "www.example.test", Type::A, Transport::Tcp)?;
     assert_eq!(by_tcp.address(), Some(WEB));
-    let unknown = world.ask(pc, RESOLVER, "no.example.test", Type::A, Transport::Udp).unwrap();
+    let unknown = world.ask(pc, RESOLVER, "no.example.test", Type::A, Transport::Udp)?;
     assert_eq!(unknown.rcode, 3);
     assert_eq!(world.isp(isp).names.count("www.example.test"), 2);
-    world.finish().unwrap();
+    world.finish()
 }
 
 #[test]
-fn pages_are_served_and_counted() {
-    let (mut world, pc, isp) = pc_at_the_provider("harness-web");
+fn pages_are_served_and_counted() -> Result<()> {
+    let (mut world, pc, isp) = pc_at_the_provider("harness-web")?;
     let large = vec![b'x'; 300_000];
     world.isp(isp).web.pages.insert("/large".into(), large.clone());
-    assert_eq!(world.fetch(pc, WEB, "/").unwrap().status, 200);
-    assert_eq!(world.fetch(pc, WEB, "/none").unwrap().status, 404);
-    assert!(world.fetch(pc, WEB, "/large").unwrap().body == large);
+    assert_eq!(world.fetch(pc, WEB, "/")?.status, 200);
+    assert_eq!(world.fetch(pc, WEB, "/none")?.status, 404);
+    assert!(world.fetch(pc, WEB, "/large")?.body == large);
     assert_eq!(world.isp(isp).web.requests.len(), 3);
-    world.finish().unwrap();
+    world.finish()
 }
 
 #[test]
-fn connections_echo_and_hosts_answer_pings() {
-    let (mut world, pc, _) = pc_at_the_provider("harness-echo");
-    let connection = world.connect(pc, WEB, 7).unwrap();
-    world.echo(connection, b"still there?").unwrap();
-    world.ping(pc, WEB).unwrap();
+fn connections_echo_and_hosts_answer_pings() -> Result<()> {
+    let (mut world, pc, _) = pc_at_the_provider("harness-echo")?;
+    let connection = world.connect(pc, WEB, 7)?;
+    world.echo(connection, b"still there?")?;
+    world.ping(pc, WEB)?;
     assert!(world.connect(pc, WEB, 9).is_err());
-    world.finish().unwrap();
+    world.finish()
 }
