@@ -57,17 +57,28 @@ impl World {
         self.wait_for(&what, limit, |world| Ok(world.vm(id).serial.take_through(pattern)))
     }
 
-    /// Logs the operator in.
+    /// Logs the operator in; waits until there is an operator, as the box serves its office before its disk is
+    /// there with the site file.
     ///
     /// # Errors
     /// When the console does not ask for name and password or does not take them.
     pub fn log_in(&mut self, id: BoxId) -> Result<()> {
-        self.vm(id).serial.skip();
-        for (typed, answer) in [("", "login: "), ("operator", "password: "), (PASSWORD, PROMPT)] {
+        self.eventually(BOOT_LIMIT, |world| world.ask_for_login(id))?;
+        for (typed, answer) in [("operator", "password: "), (PASSWORD, PROMPT)] {
             self.vm(id).serial.send(&format!("{typed}\r"))?;
             self.expect(id, answer, ANSWER_LIMIT).context("log in")?;
         }
         Ok(())
+    }
+
+    fn ask_for_login(&mut self, id: BoxId) -> Result<()> {
+        self.vm(id).serial.skip();
+        self.vm(id).serial.send("\r")?;
+        self.wait_for("the log-in prompt", ANSWER_LIMIT, |world| {
+            let serial = &mut world.vm(id).serial;
+            ensure!(serial.take_through("Log-in is disabled").is_none(), "the console lets nobody in");
+            Ok(serial.take_through("login: ").map(drop))
+        })
     }
 
     /// Runs one command of a logged-in operator; what it printed.
