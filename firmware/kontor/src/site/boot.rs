@@ -33,12 +33,13 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     if !watch.wait_for_file(STORAGE_WAIT)? {
         eprintln!("storage has not reported within {} s: going on without it", STORAGE_WAIT.as_secs());
     }
+    let _lock = in_force::lock(paths)?;
     let durable = store::is_durable(paths);
     if durable {
         store_pending(paths, board);
     }
-    if !durable && pending::take(paths).is_some() {
-        // The operator has loaded a file since the last choice; there is nothing newer.
+    if pending::take(paths).is_some() {
+        // The operator has loaded a file since the last choice, and no disk has taken it: nothing is newer.
         return Ok(in_force::status(paths));
     }
     let choice = choose(paths, board)?;

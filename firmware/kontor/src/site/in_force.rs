@@ -1,6 +1,6 @@
 //! The site in force: the copy under /run that every daemon reads, and [`SiteStatus`] beside it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -8,6 +8,22 @@ use kontor_config::Site;
 use kontor_status::paths::Paths;
 use kontor_status::{SiteOrigin, SiteStatus};
 use kontor_sys::file::write_atomic;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Keeps every other boot choice and load out until it is dropped: two consoles may load at once, and
+/// the choice that follows a slow disk may meet a load.
+#[derive(Debug)]
+pub(super) struct Lock(#[allow(dead_code, reason = "holding it is its use")] Flock<File>);
+
+/// Waits for the others and keeps them out.
+pub(super) fn lock(paths: &Paths) -> io::Result<Lock> {
+    let path = paths.site().with_file_name("lock");
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let lock = Flock::lock(File::create(path)?, FlockArg::LockExclusive);
+    lock.map(Lock).map_err(|(_, error)| error.into())
+}
 
 /// The status in force; the default one before the first boot choice, or when the file is damaged.
 pub(super) fn status(paths: &Paths) -> SiteStatus {

@@ -30,6 +30,8 @@ pub(super) fn load(
     bytes: &[u8],
     info: &Info,
 ) -> anyhow::Result<Loaded> {
+    let _lock =
+        in_force::lock(paths).context("the other commands that change the site cannot be kept out")?;
     let site = match Site::parse_bytes(name, bytes, board) {
         Ok(site) => site,
         Err(report) => {

@@ -168,6 +168,51 @@ fn load_without_a_disk_holds_until_the_disk_appears() {
 }
 
 #[test]
+fn loaded_file_that_the_disk_cannot_take_stays_in_force() {
+    let machine = Machine::new(false);
+    machine.boot();
+    machine.load(&site_of("Huber")).unwrap();
+    write(machine.paths.state_site(), &site_of("Old"));
+    // What a full or dying disk does to the history.
+    write(machine.paths.state_site().with_file_name("history"), "not a directory");
+    machine.storage(true);
+    assert_eq!(machine.boot().office, "Huber");
+    assert_eq!(machine.in_force(), site_of("Huber"));
+    fs::remove_file(machine.paths.state_site().with_file_name("history")).unwrap();
+    assert_eq!(machine.boot().office, "Huber");
+    assert_eq!(fs::read_to_string(machine.paths.state_site()).unwrap(), site_of("Huber"));
+}
+
+#[test]
+fn history_that_cannot_be_pruned_does_not_refuse_a_stored_file() {
+    let machine = Machine::new(true);
+    machine.load(&site_of("Huber")).unwrap();
+    let history = machine.paths.state_site().with_file_name("history");
+    for number in 2..=200 {
+        write(history.join(format!("{number:04}.toml")), "an old site");
+    }
+    fs::remove_file(history.join("0001.toml")).unwrap();
+    fs::create_dir(history.join("0001.toml")).unwrap();
+    assert_eq!(machine.load(&site_of("Neu")).unwrap().number, Some(201));
+    assert_eq!(machine.in_force(), site_of("Neu"));
+}
+
+#[test]
+fn loads_at_the_same_time_come_one_after_the_other() {
+    let machine = Machine::new(true);
+    let sites: Vec<_> = (0..8).map(|number| site_of(&format!("Office {number}"))).collect();
+    std::thread::scope(|scope| {
+        for site in &sites {
+            scope.spawn(|| machine.load(site).unwrap());
+            scope.spawn(|| machine.boot());
+        }
+    });
+    assert_eq!(store::numbers(&machine.paths).unwrap(), (1..=8).collect::<Vec<_>>());
+    assert_eq!(fs::read_to_string(machine.paths.state_site()).unwrap(), machine.in_force());
+    assert_eq!(fs::read_to_string(machine.paths.state_site_good()).unwrap(), machine.in_force());
+}
+
+#[test]
 fn copy_in_bootstate_outlives_the_data_partition() {
     let machine = Machine::new(true);
     machine.bootstate();
