@@ -108,13 +108,15 @@ struct Walk<'a> {
     message: &'a [u8],
     limits: TtlLimits,
     at: usize,
-    /// End of what is kept: everything before OPT.
+    /// End of what is kept: everything before OPT and TSIG.
     end: usize,
     ttls: Vec<(u16, u32)>,
     shortest_s: u32,
     negative: bool,
     soa: bool,
     additional_kept: u16,
+    /// OPT or TSIG has come: nothing is kept from there on.
+    kept_all: bool,
     opt_rcode: Option<u8>,
 }
 
@@ -130,6 +132,7 @@ impl<'a> Walk<'a> {
             negative: false,
             soa: false,
             additional_kept: 0,
+            kept_all: false,
             opt_rcode: None,
         }
     }
@@ -191,8 +194,8 @@ impl<'a> Walk<'a> {
         Ok(record)
     }
 
-    /// OPT is hop-by-hop and goes; so does what follows it, because dropping it from the middle would break
-    /// pointers. Additional records are optional everywhere.
+    /// OPT and TSIG are hop-by-hop and go; so does what follows them, because dropping them from the middle
+    /// would break pointers. Additional records are optional everywhere.
     fn additional(&mut self) -> Result<(), WireError> {
         let record = Record::read(self.message, self.at)?;
         if record.rtype == rtype::OPT {
@@ -201,7 +204,8 @@ impl<'a> Walk<'a> {
             }
             self.opt_rcode = Some(record.ttl.to_be_bytes()[0]);
         }
-        if self.opt_rcode.is_some() || record.rtype == rtype::TSIG {
+        self.kept_all |= matches!(record.rtype, rtype::OPT | rtype::TSIG);
+        if self.kept_all {
             self.at = record.end;
             return Ok(());
         }

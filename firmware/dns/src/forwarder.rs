@@ -265,7 +265,8 @@ impl Forwarder {
             Transport::Udp => self.upstreams.timeout(upstream, attempt),
             Transport::Tcp => TCP_TIMEOUT,
         };
-        self.ask(now, number, exchange, upstream, wait);
+        let edns = self.upstreams.speaks_edns(now, upstream);
+        self.ask(now, number, exchange, upstream, edns, wait);
     }
 
     fn ask(
@@ -274,12 +275,12 @@ impl Forwarder {
         number: u64,
         exchange: &mut Exchange,
         upstream: SocketAddr,
+        edns: bool,
         wait: Duration,
     ) {
         let (token, id) = (self.number(), self.entropy.id());
         let mixed_case = self.limits.mixed_case.then(|| self.entropy.next());
         let section = exchange.question.section(mixed_case);
-        let edns = self.upstreams.speaks_edns(now, upstream);
         let message = exchange.question.message(id, &section, edns);
         let transport = exchange.transport;
         exchange.attempts.push(Attempt {
@@ -340,14 +341,14 @@ impl Forwarder {
             Verdict::AskOverTcp => {
                 self.close(&mut exchange, token);
                 exchange.transport = Transport::Tcp;
-                self.ask(now, number, &mut exchange, upstream, TCP_TIMEOUT);
+                self.ask(now, number, &mut exchange, upstream, asked_edns, TCP_TIMEOUT);
                 self.put_back(number, exchange);
             }
             Verdict::AskWithoutEdns => {
                 self.close(&mut exchange, token);
                 self.upstreams.lacks_edns(now, upstream);
                 let wait = self.upstreams.timeout(upstream, 0);
-                self.ask(now, number, &mut exchange, upstream, wait);
+                self.ask(now, number, &mut exchange, upstream, false, wait);
                 self.put_back(number, exchange);
             }
             Verdict::Failed => {

@@ -257,6 +257,22 @@ fn repeated_queries_are_answered_once() {
     assert_eq!(answered, [9, 10].map(|last| client(last, Transport::Udp).peer.ip()));
 }
 
+/// A signature is between the upstream and us; nothing of it, and nothing behind it, reaches a client.
+#[test]
+fn what_follows_a_signature_is_not_kept() {
+    let question = b"\x03www\x07example\0\0\x01\0\x01";
+    let asked = Asked { id: 5, question, exact_case: false };
+    let address = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+    let signature = b"\0\0\xfa\0\xff\0\0\0\0\0\0";
+    let header = b"\0\x05\x81\x80\0\x01\0\x01\0\0\0\x02";
+    let message = [&header[..], question, address, signature, address].concat();
+    let answer = check_answer(&message, asked, TtlLimits::default()).unwrap();
+    assert_eq!(answer.wire.len(), HEADER_LEN + question.len() + address.len());
+    assert_eq!(answer.ttl_at.len(), 1);
+    let read = Message::from_vec(&answer.wire).unwrap();
+    assert_eq!((read.answers.len(), read.additionals.len()), (1, 0));
+}
+
 /// With 0x20, an answer whose name is spelt differently is not ours.
 #[test]
 fn mixed_case_must_come_back() {
