@@ -68,6 +68,8 @@ pub(crate) struct Daemon {
     problems: Vec<String>,
     site_problem: Option<String>,
     tick_at: Instant,
+    /// Listeners that could not accept; they are left alone until the next tick.
+    paused: Vec<Mark>,
 }
 
 impl Daemon {
@@ -101,6 +103,7 @@ impl Daemon {
             problems: Vec::new(),
             site_problem: None,
             tick_at: Instant::now(),
+            paused: Vec::new(),
             options,
         };
         daemon.apply();
@@ -145,9 +148,33 @@ impl Daemon {
         }
         self.tick_at = now + TICK;
         self.notifier.watchdog();
+        for mark in std::mem::take(&mut self.paused) {
+            self.listen_for(mark, Interest::READ);
+        }
         if !self.problems.is_empty() {
             // Another program may have let go of the port.
             self.open_listeners();
+        }
+    }
+
+    /// Leaves a listener alone: with no descriptor left its connection stays in the queue, and the loop
+    /// would spin on it.
+    fn pause(&mut self, mark: Mark) {
+        self.listen_for(mark, Interest::NONE);
+        self.paused.push(mark);
+    }
+
+    fn listen_for(&mut self, mark: Mark, interest: Interest) {
+        let changed = match mark {
+            Mark::NamesListener => self.poller.change(&self.names, mark, interest),
+            Mark::TcpListener(number) => match self.listeners.get_mut(number) {
+                Some(listener) => self.poller.change(&listener.tcp, mark, interest),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        if let Err(error) = changed {
+            eprintln!("{mark:?}: {error}");
         }
     }
 
@@ -161,6 +188,7 @@ impl Daemon {
             Mark::NamesListener => {
                 if let Err(error) = self.names.accept(&self.poller) {
                     eprintln!("names socket: {error}");
+                    self.pause(mark);
                 }
             }
             Mark::NamesClient(number) => self.names.ready(number, self.forwarder.zones_mut()),
@@ -276,10 +304,11 @@ impl Daemon {
                     let _ = self.connections.accept(now, &self.poller, stream, peer);
                 }
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if would_block(&error) => return,
                 Err(error) => {
                     eprintln!("accepting a TCP connection: {error}");
-                    return;
+                    return self.pause(Mark::TcpListener(number));
                 }
             }
         }

@@ -59,6 +59,12 @@ impl Listeners {
         self.open.get_mut(&number)
     }
 
+    /// The number of the listener on `address`.
+    #[cfg(test)]
+    pub(crate) fn number_on(&self, address: Ipv4Addr) -> Option<u64> {
+        self.open.iter().find(|(_, listener)| listener.address == address).map(|(&number, _)| number)
+    }
+
     /// The listener on `address`.
     #[cfg(test)]
     pub(crate) fn on(&self, address: Ipv4Addr) -> Option<&Listener> {

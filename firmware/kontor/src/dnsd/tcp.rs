@@ -64,6 +64,12 @@ impl Connection {
         Some(query)
     }
 
+    fn has_query(&self) -> bool {
+        let whole =
+            |(length, rest): (&[u8; 2], &[u8])| rest.len() >= usize::from(u16::from_be_bytes(*length));
+        self.input.split_first_chunk::<2>().is_some_and(whole)
+    }
+
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         match self.stream.read(buffer) {
             Ok(0) => self.finished = true,
@@ -176,13 +182,12 @@ impl Connections {
             self.open.remove(&number);
             return;
         }
-        let mut result = Ok(());
+        let mut read = Ok(());
         if !connection.is_full() && !connection.finished {
-            result = connection.read(&mut self.buffer);
+            read = connection.read(&mut self.buffer);
         }
-        serve(now, number, connection, &mut handle);
-        let result = result.and_then(|()| connection.write(now));
-        self.settle(poller, number, result);
+        let served = serve(now, number, connection, &mut handle);
+        self.settle(poller, number, read.and(served));
     }
 
     /// Adds the answer to a pending query.
@@ -198,8 +203,7 @@ impl Connections {
         connection.pending = connection.pending.saturating_sub(1);
         push_framed(&mut connection.output, message);
         // There may be queries that waited for room.
-        serve(now, number, connection, &mut handle);
-        let result = connection.write(now);
+        let result = serve(now, number, connection, &mut handle);
         self.settle(poller, number, result);
     }
 
@@ -233,7 +237,24 @@ impl Connections {
     }
 }
 
+/// Answers what has arrived and writes the answers, as far as there is room for them.
 fn serve(
+    now: Instant,
+    number: u64,
+    connection: &mut Connection,
+    handle: &mut impl FnMut(TcpQuery, &mut Vec<u8>) -> Outcome,
+) -> io::Result<()> {
+    loop {
+        take_queries(now, number, connection, handle);
+        connection.write(now)?;
+        // Written answers make room; nothing else would bring us back to queries that have arrived already.
+        if connection.is_full() || !connection.has_query() {
+            return Ok(());
+        }
+    }
+}
+
+fn take_queries(
     now: Instant,
     number: u64,
     connection: &mut Connection,

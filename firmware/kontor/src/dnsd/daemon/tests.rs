@@ -264,6 +264,36 @@ fn tcp_takes_pipelined_queries_in_any_pieces() {
 }
 
 #[test]
+fn pipelined_queries_beyond_the_bound_of_waiting_answers_are_served_too() {
+    let mut office = Office::with_wan();
+    let mut stream = office.connect();
+    stream.write_all(&framed(&question("big.example.", RecordType::A, 0))).unwrap();
+    office.receive(&mut stream, 1);
+    // From the cache at once: far more than may wait in a connection.
+    let queries: Vec<u8> =
+        (1..=100).flat_map(|id| framed(&question("big.example.", RecordType::A, id))).collect();
+    stream.write_all(&queries).unwrap();
+    assert_eq!(office.receive(&mut stream, 100).len(), 100);
+}
+
+#[test]
+fn accepting_pauses_until_the_next_tick_when_descriptors_run_out() {
+    let mut office = Office::new();
+    let number = office.daemon.listeners.number_on(Ipv4Addr::LOCALHOST).unwrap();
+    for mark in [Mark::TcpListener(number), Mark::NamesListener] {
+        office.daemon.pause(mark);
+    }
+    let _stream = office.connect();
+    let _dhcpd = UnixStream::connect(office.directory.path().join("dnsd/names.sock")).unwrap();
+    let mut ready = Vec::new();
+    office.daemon.poller.wait(Duration::ZERO, &mut ready).unwrap();
+    assert_eq!(ready, [], "a listener that cannot accept would spin");
+    office.daemon.tick(office.daemon.tick_at);
+    office.daemon.poller.wait(Duration::ZERO, &mut ready).unwrap();
+    assert_eq!(ready.len(), 2);
+}
+
+#[test]
 fn half_closed_connections_still_get_their_answers() {
     let mut office = Office::with_wan();
     let mut stream = office.connect();
