@@ -7,6 +7,10 @@ const NETWORK_HELP: &str = "1 to 12 lower-case letters, digits and hyphens, begi
 const DOMAIN_HELP: &str =
     "labels of letters, digits and hyphens, separated by dots, without a dot at the end";
 
+/// Longest domain: with a host label and a dot before it, the name still has 253 characters (RFC 1035,
+/// section 2.3.4).
+const MAX_DOMAIN: usize = 253 - 63 - 1;
+
 /// A host label; the result is lower case.
 pub(crate) fn label(text: &str) -> Result<String, Wrong> {
     if is_label(text) {
@@ -29,6 +33,10 @@ pub(crate) fn network(text: &str) -> Result<String, Wrong> {
 pub(crate) fn domain(text: &str) -> Result<String, Wrong> {
     if !is_domain(text) {
         return Err(Wrong::new(format!("`{text}` is not a domain"), DOMAIN_HELP));
+    }
+    if text.len() > MAX_DOMAIN {
+        let help = format!("at most {MAX_DOMAIN} characters, so that every host's name fits in front");
+        return Err(Wrong::new(format!("the domain has {} characters", text.len()), help));
     }
     let domain = text.to_ascii_lowercase();
     let top = domain.rsplit('.').next().unwrap_or_default();

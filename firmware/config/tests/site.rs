@@ -103,6 +103,14 @@ fn examples_of_the_documentation_are_right() {
     assert!(seen >= 2, "the examples are gone");
 }
 
+/// What editors on other systems make of a right file.
+#[test]
+fn byte_order_mark_line_ends_and_underscores_are_accepted() {
+    let text = format!("\u{feff}{}", RIGHT.replace("3600", "3_600").replace('\n', "\r\n"));
+    let site = Site::parse("site.toml", &text, &board()).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(site.networks[1].dhcp.as_ref().map(|dhcp| dhcp.lease_time_s), Some(3_600));
+}
+
 #[test]
 fn syntax() {
     refuse("syntax", "zone = \"external\"", "zone = external");
@@ -138,6 +146,8 @@ fn formats() {
     refuse("domain", "office.example", "office.example.");
     refuse("domain-local", "office.example", "office.local");
     refuse("domain-special", "office.example", "10.in-addr.arpa");
+    // With any label in front of it, a name must still fit into 255 octets on the wire.
+    refuse("domain-too-long", "office.example", &["longlabel"; 20].join("."));
     refuse("network-name", "name = \"lan\"", "name = \"Office-network\"");
     refuse("zone-unknown", "zone = \"internal\"", "zone = \"trusted\"");
     refuse("address-without-prefix", "192.168.77.1/24", "192.168.77.1");
