@@ -172,6 +172,11 @@ impl Cache {
         self.put(now, hash, key, Kept::Failure, lifetime);
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.max_bytes);
+    }
+
     /// Forgets failures: the way to the upstreams has changed.
     pub fn forget_failures(&mut self) {
         for slot in 0..self.slots.len() {

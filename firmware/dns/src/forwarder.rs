@@ -103,6 +103,11 @@ impl Forwarder {
         }
     }
 
+    /// Forgets what upstreams have said: others, who know other names, are asked from now on.
+    pub fn clear_cache(&mut self) {
+        self.cache.clear();
+    }
+
     /// The upstreams in use.
     pub fn upstreams(&self) -> impl Iterator<Item = SocketAddr> {
         self.upstreams.addresses()

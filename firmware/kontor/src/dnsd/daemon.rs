@@ -215,12 +215,18 @@ impl Daemon {
         flow
     }
 
-    /// Reads the site again. The cache and the leases' names stay; a site that cannot be read changes nothing.
+    /// Reads the site again. The leases' names stay, and the cache unless the operator named other forwarders;
+    /// a site that cannot be read changes nothing.
     pub(crate) fn reload(&mut self) {
         self.site_problem = None;
         match Settings::read(&self.options.paths) {
             Ok(settings) => match self.forwarder.set_zones(settings.zones.clone()) {
-                Ok(()) => self.settings = settings,
+                Ok(()) => {
+                    if settings.forwarders != self.settings.forwarders {
+                        self.forwarder.clear_cache();
+                    }
+                    self.settings = settings;
+                }
                 Err(error) => self.site_problem = Some(format!("the site's names: {error}")),
             },
             Err(error) => self.site_problem = Some(format!("the site file: {error:#}")),

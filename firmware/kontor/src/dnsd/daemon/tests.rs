@@ -375,6 +375,18 @@ fn a_reload_keeps_leases_cache_and_connections() {
 }
 
 #[test]
+fn other_forwarders_of_the_operator_begin_with_an_empty_cache() {
+    let mut office = Office::with_wan();
+    office.ask("intranet.example.", RecordType::A);
+    assert_eq!(office.daemon.forwarder.cache_entries(), 1);
+    let site = kontor_config::Site::default_text().replace("forwarders = []", "forwarders = [\"192.0.2.1\"]");
+    std::fs::write(office.directory.path().join("site/site.toml"), site).unwrap();
+    office.daemon.reload();
+    assert_eq!(office.daemon.forwarder.upstreams().count(), 1);
+    assert_eq!(office.daemon.forwarder.cache_entries(), 0, "what the provider's resolver does not know");
+}
+
+#[test]
 fn status_and_resolv_conf_are_written() {
     let mut office = Office::with_wan();
     let directory = office.directory.path().join("dnsd");
