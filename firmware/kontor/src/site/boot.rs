@@ -19,6 +19,10 @@ use super::{copy, in_force, pending, store};
 /// wrong addresses would cost every PC of the office more than this.
 const STORAGE_WAIT: Duration = Duration::from_secs(8);
 
+/// The last good site is in force although no file was refused: nobody may take it for the newest one.
+const MISSING: &str = "error: the operator's site file is not on the data partition: the last good one is in force\n\
+                       help: load the site file again\n";
+
 /// A site that may be put in force.
 struct Choice {
     text: String,
@@ -42,7 +46,10 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
         // The operator has loaded a file since the last choice, and no disk has taken it: nothing is newer.
         return Ok(in_force::status(paths));
     }
-    let choice = choose(paths, board)?;
+    let mut choice = choose(paths, board)?;
+    if durable && choice.origin == SiteOrigin::LastGood {
+        choice.error.get_or_insert_with(|| MISSING.to_owned());
+    }
     let status = in_force::apply(paths, &choice.text, &choice.site, choice.origin, choice.error)?;
     if durable && choice.origin == SiteOrigin::File {
         // The site is in force either way; without these only the way back is missing.

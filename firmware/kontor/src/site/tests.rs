@@ -224,6 +224,8 @@ fn copy_in_bootstate_outlives_the_data_partition() {
         machine.bootstate();
         let status = machine.boot();
         assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::LastGood, "Huber 2"));
+        // Without a data partition storage tells what is wrong; with an empty one nobody else would.
+        assert_eq!(status.error.is_some(), data_mounted);
     }
     // A torn write of the newer copy leaves the older one.
     let device = fs::OpenOptions::new().write(true).open(machine.scratch.path().join("bootstate")).unwrap();
