@@ -129,6 +129,16 @@ impl BoardFile {
         ensure!(Some(board.name.as_str()) == path.file_stem(), "{path}: name must be that of the file");
         Ok(Self { board, text })
     }
+
+    /// Every kernel module the image must hold: those for the hardware, those loaded at boot, the watchdogs.
+    #[must_use]
+    pub fn modules(&self) -> Vec<String> {
+        let Board { kernel_modules, kernel_load, watchdog_modules, .. } = &self.board;
+        let mut wanted = [kernel_modules.as_slice(), kernel_load, watchdog_modules].concat();
+        let mut seen = std::collections::BTreeSet::new();
+        wanted.retain(|module| seen.insert(module.clone()));
+        wanted
+    }
 }
 
 fn kernel_table(kernel: &Kernel) -> toml::Table {

@@ -122,7 +122,7 @@ impl fmt::Display for Plan {
         writeln!(f, "product    {product} {version} of {date}, board {board}")?;
         writeln!(f, "kernel     {} {}", self.kernel.name, self.kernel.version)?;
         writeln!(f, "cmdline    {} kontor.slot=a|b", self.cmdline().join(" "))?;
-        writeln!(f, "modules    {}", self.board.board.kernel_modules.join(" "))?;
+        writeln!(f, "modules    {}", self.board.modules().join(" "))?;
         writeln!(f, "packages   {}", self.packages.len())?;
         for package in &self.packages {
             writeln!(f, "           {} {}", package.name, package.version)?;

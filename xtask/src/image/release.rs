@@ -68,9 +68,9 @@ impl Builder<'_> {
     /// When one of them fails.
     pub fn base(&self) -> Result<Base> {
         let (kernel, key) = self.kernel()?;
-        let wanted = &self.plan.board.board.kernel_modules;
+        let wanted = self.plan.board.modules();
         let key = Key::new("modules", 1).with(key.hex()).with(wanted.join(" "));
-        let directory = self.steps.result("modules", &key, |out| kernel.select(wanted, out, self.tools))?;
+        let directory = self.steps.result("modules", &key, |out| kernel.select(&wanted, out, self.tools))?;
         let modules = Selection::open(directory, &kernel);
         let key = self.base_key(&key)?;
         let directory = self.steps.result("base", &key, |out| self.make_base(out, &kernel, &modules))?;

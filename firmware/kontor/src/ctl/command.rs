@@ -39,7 +39,7 @@ usage: kontor ctl COMMAND
   leases [--json]      who has which address
   links [--json]       ports, carriers, addresses
   logs [NAME] [-n N]   the newest log lines of a service, or of all
-  reload               every daemon reads the site file again
+  reload               validate the stored site file and apply what changed
   site load [FILE]     check a new site file and put it in force
   site show            the site file in force
   site check FILE      check a site file and change nothing
@@ -75,7 +75,8 @@ const TOPICS: &[(&str, &str)] = &[
     ),
     (
         "reload",
-        "usage: reload\n\nEvery daemon reads the site file in force again. What has not changed is not touched.\n\n\
+        "usage: reload\n\nThe stored site file is validated and every daemon applies what changed; nothing else is touched.\n\
+         A file with a mistake changes nothing; `status` then shows the report.\n\n\
          example: kontor ctl reload\n",
     ),
     (

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Links { json } => present(&Snapshot::take(&paths), json, show::links, |all| &all.net),
         Command::Logs { service, lines } => logs(&paths, service.as_deref(), lines),
         Command::Site(words) => site(&paths, words, &places),
-        Command::Reload => tell(&paths, "reload", "all daemons read the site file again"),
+        Command::Reload => tell(&paths, "reload", "the site file is being validated and applied"),
         Command::Restart { service } => tell(&paths, &format!("restart {service}"), "restarting"),
         Command::Reboot => tell(&paths, "reboot", "the box restarts"),
         Command::PowerOff => tell(&paths, "power-off", "the box switches off"),

@@ -327,7 +327,8 @@ impl Runner {
                 let id = self.find(&name)?;
                 return Ok(self.rings[id].last(count).flat_map(|line| [line, "\n"]).collect());
             }
-            Command::Reload => self.reload(now),
+            // Chosen and validated anew; when that has ended, everybody reads it.
+            Command::Reload => self.run_again(now, SITE),
             Command::Restart(name) => {
                 let id = self.find(&name)?;
                 self.supervisor.restart(now, id);

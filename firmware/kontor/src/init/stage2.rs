@@ -54,7 +54,7 @@ pub(super) fn prepare() -> Vec<String> {
     // The kernel asks for modules by running this program (see `modules::request`).
     attempt("cannot set kernel.modprobe", fs::write("/proc/sys/kernel/modprobe", "/usr/sbin/kontor"));
     // What services log early must not be lost to the kernel's rate limit.
-    attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on"));
+    attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
     attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
     attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
     // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.

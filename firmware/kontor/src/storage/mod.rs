@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use kontor_boot::{PartitionKind, Slot};
-use kontor_status::{StorageStatus, paths};
+use kontor_status::{SiteOrigin, SiteStatus, StorageStatus, paths};
 use kontor_sys::file::{write_atomic, write_durable};
 
 mod bootstate;
@@ -160,10 +160,15 @@ fn mark_good() -> anyhow::Result<()> {
     publish(&status)
 }
 
-/// Keeps the site that validated last in `bootstate` as well.
+/// Keeps the site in force in `bootstate` as well, so that it outlives the data partition.
 fn copy_site() -> anyhow::Result<()> {
-    let Ok(text) = fs::read(paths::STATE_SITE_GOOD) else { return Ok(()) };
-    let disk = chosen_disk()?;
+    let status = fs::read(paths::SITE_STATUS).context(paths::SITE_STATUS)?;
+    let status: SiteStatus = serde_json::from_slice(&status).context(paths::SITE_STATUS)?;
+    let Ok(disk) = chosen_disk() else { return Ok(()) };
+    if status.origin == SiteOrigin::Default {
+        return Ok(());
+    }
+    let text = fs::read(paths::SITE).context(paths::SITE)?;
     BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?.write_site_copy(text)
 }
 
