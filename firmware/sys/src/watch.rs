@@ -11,6 +11,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// Watches one path, also while the file or its directories do not exist. Readable when something
 /// happened that may concern it; then call [`FileWatch::drain`] and look at the file.
+///
+/// Mounting over one of the directories is no event of inotify(7): whoever waits for a mount looks at the
+/// path from time to time as well, and calls [`FileWatch::drain`] then.
 #[derive(Debug)]
 pub struct FileWatch {
     inotify: Inotify,
@@ -75,6 +78,8 @@ impl FileWatch {
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_CLOSE_WRITE
+            // A directory renamed away: another one may come in its place.
+            | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         loop {
             let Some(directory) = self.deepest() else { return Ok(()) };
@@ -134,5 +139,47 @@ mod tests {
         crate::file::write_atomic(&path, b"{}").unwrap();
         assert!(watch.drain().unwrap());
         assert!(!watch.drain().unwrap());
+    }
+
+    #[test]
+    fn directory_that_is_replaced_is_followed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("netd");
+        let path = directory.join("status.json");
+        std::fs::create_dir(&directory).unwrap();
+        let watch = FileWatch::new(&path).unwrap();
+        for rename_away in [false, true] {
+            if rename_away {
+                std::fs::rename(&directory, scratch.path().join("old")).unwrap();
+            } else {
+                std::fs::remove_dir_all(&directory).unwrap();
+            }
+            watch.drain().unwrap();
+            std::fs::create_dir(&directory).unwrap();
+            watch.drain().unwrap();
+            crate::file::write_atomic(&path, b"{}").unwrap();
+            assert!(watch.drain().unwrap(), "renamed away: {rename_away}");
+        }
+    }
+
+    #[test]
+    fn directory_that_is_replaced_between_two_looks_wakes_the_watcher() {
+        for rename_away in [false, true] {
+            let scratch = tempfile::tempdir().unwrap();
+            let directory = scratch.path().join("netd");
+            let path = directory.join("status.json");
+            std::fs::create_dir(&directory).unwrap();
+            let watch = FileWatch::new(&path).unwrap();
+            if rename_away {
+                std::fs::rename(&directory, scratch.path().join("old")).unwrap();
+            } else {
+                std::fs::remove_dir_all(&directory).unwrap();
+            }
+            std::fs::create_dir(&directory).unwrap();
+            crate::file::write_atomic(&path, b"{}").unwrap();
+            assert!(watch.drain().unwrap(), "renamed away: {rename_away}");
+            crate::file::write_atomic(&path, b"{}").unwrap();
+            assert!(watch.drain().unwrap(), "renamed away: {rename_away}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The site in force: the copy under /run that every daemon reads, and [`SiteStatus`] beside it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use kontor_config::Site;
@@ -21,7 +22,9 @@ pub(super) fn lock(paths: &Paths) -> io::Result<Lock> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let lock = Flock::lock(File::create(path)?, FlockArg::LockExclusive);
+    // Whoever can open the file can hold the lock: no daemon may.
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let lock = Flock::lock(file, FlockArg::LockExclusive);
     lock.map(Lock).map_err(|(_, error)| error.into())
 }
 

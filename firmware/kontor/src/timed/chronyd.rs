@@ -64,7 +64,10 @@ impl Chronyd {
                 break;
             }
             let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-            poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(signals), PollFlags::POLLIN)], timeout)?;
+            match poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(signals), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
             arrived.extend(signals.by_ref().filter(|signal| *signal != Signal::SIGCHLD));
         }
         Ok(arrived)

@@ -63,7 +63,8 @@ enum Next {
 impl Daemon {
     fn new(paths: Paths, program: Program) -> anyhow::Result<Self> {
         let net_watch = FileWatch::new(&paths.net_status())?;
-        // Told when `/data/kontor/timed` appears, and harmlessly each time chronyd writes into it.
+        // Told when `/data/kontor/timed` is made, and harmlessly each time chronyd writes into it. That `/data`
+        // is mounted tells nobody: the loop looks at every heartbeat.
         let state_watch = FileWatch::new(&state_directory(&paths).join("drift"))?;
         let site = read_site(&paths)?;
         let (signals, notifier) = (Signals::new(&HANDLED)?, Notifier::from_environment());
