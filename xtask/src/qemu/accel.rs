@@ -71,7 +71,8 @@ impl Accel {
     }
 }
 
-/// Everything TCG can do, but for five-level page tables, which only make each memory access dearer.
+/// Everything TCG can do (RDRAND, AES: no waiting for entropy), without five-level page tables. Measured on the
+/// whole image: 14 to 19 s of CPU to a ready gateway with this, `max` and `qemu64` alike; older models take more.
 const TCG_CPU: &str = "max,la57=off";
 
 fn probe(tools: &Tools) -> Result<bool> {
