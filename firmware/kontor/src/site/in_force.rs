@@ -66,8 +66,10 @@ pub(super) fn refuse(paths: &Paths, report: &str) -> io::Result<()> {
 }
 
 /// Forgets the report of a refused file: a newer one has been accepted.
-pub(super) fn clear_error(paths: &Paths) -> io::Result<()> {
-    write_status(paths, &SiteStatus { error: None, ..status(paths) })
+pub(super) fn clear_error(paths: &Paths) -> io::Result<SiteStatus> {
+    let status = SiteStatus { error: None, ..status(paths) };
+    write_status(paths, &status)?;
+    Ok(status)
 }
 
 fn write_status(paths: &Paths, status: &SiteStatus) -> io::Result<()> {

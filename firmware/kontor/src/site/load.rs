@@ -42,8 +42,9 @@ pub(super) fn load(
     };
     let text = std::str::from_utf8(bytes)?;
     let (number, mut warning) = keep(paths, text, info)?;
-    let status = in_force::apply(paths, text, &site, SiteOrigin::File, None)?;
-    in_force::clear_error(paths)?;
+    let status = in_force::apply(paths, text, &site, SiteOrigin::File, None)
+        .and_then(|_| in_force::clear_error(paths))
+        .context("the site file is kept for the next start, but cannot be put in force now")?;
     let promoted = if number.is_some() { store::promote(paths, text) } else { Ok(()) };
     if let Err(error) = promoted.and_then(|()| copy::write(paths, text)) {
         // Stored and in force; only the way back still leads to the site before.
@@ -53,14 +54,24 @@ pub(super) fn load(
     Ok(Loaded { number, revision: status.revision, warning })
 }
 
-/// Stores the file, or keeps it in RAM when there is no disk.
+/// Stores the file, or keeps it in RAM when there is no disk, or one that takes nothing: a gateway can be
+/// changed as long as it runs.
 fn keep(paths: &Paths, text: &str, info: &Info) -> anyhow::Result<(Option<u32>, Option<String>)> {
-    if store::is_durable(paths) {
-        let number = store::store(paths, text, info).context("the site file cannot be stored")?;
-        pending::discard(paths);
-        return Ok((Some(number), None));
+    let stored = if store::is_durable(paths) {
+        store::store(paths, text, info).map_err(|error| format!("the site file cannot be stored ({error})"))
+    } else {
+        Err("the data partition is not mounted".to_owned())
+    };
+    match stored {
+        Ok(number) => {
+            pending::discard(paths);
+            Ok((Some(number), None))
+        }
+        Err(problem) => {
+            pending::keep(paths, text, info).context("the site file cannot be kept")?;
+            let warning =
+                format!("THE CHANGE IS NOT DURABLE: {problem}, a restart can bring back the site before");
+            Ok((None, Some(warning)))
+        }
     }
-    pending::keep(paths, text, info).context("the site file cannot be kept")?;
-    let warning = "THE CHANGE IS NOT DURABLE: the data partition is not mounted, a restart can bring back the site before";
-    Ok((None, Some(warning.to_owned())))
 }

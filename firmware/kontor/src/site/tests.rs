@@ -184,6 +184,23 @@ fn loaded_file_that_the_disk_cannot_take_stays_in_force() {
 }
 
 #[test]
+fn disk_that_takes_nothing_does_not_hold_up_a_change() {
+    let machine = Machine::new(true);
+    machine.load(&site_of("Huber")).unwrap();
+    let history = machine.paths.state_site().with_file_name("history");
+    fs::remove_dir_all(&history).unwrap();
+    write(history.clone(), "not a directory");
+    let loaded = machine.load(&site_of("Neu")).unwrap();
+    assert_eq!(loaded.number, None);
+    assert!(loaded.warning.unwrap().contains("NOT DURABLE"));
+    assert_eq!(machine.in_force(), site_of("Neu"));
+    // When it recovers, the next choice stores the file.
+    fs::remove_file(&history).unwrap();
+    assert_eq!(machine.boot().office, "Neu");
+    assert_eq!(fs::read_to_string(machine.paths.state_site()).unwrap(), site_of("Neu"));
+}
+
+#[test]
 fn history_that_cannot_be_pruned_does_not_refuse_a_stored_file() {
     let machine = Machine::new(true);
     machine.load(&site_of("Huber")).unwrap();
