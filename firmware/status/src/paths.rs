@@ -12,6 +12,10 @@ pub const BOARD: &str = "/usr/share/kontor/board.toml";
 pub const SITE_STATUS: &str = "/run/kontor/site/status.json";
 /// [`crate::StorageStatus`]; written by `kontor storage`.
 pub const STORAGE_STATUS: &str = "/run/kontor/storage/status.json";
+/// Device node of the disk storage has found; there from the moment it begins to bring it up.
+pub const STORAGE_DISK: &str = "/run/kontor/storage/disk";
+/// The site file of a seed that could not be imported, as there is no data partition; written by storage.
+pub const SEED_SITE: &str = "/run/kontor/storage/seed-site.toml";
 /// [`crate::NetStatus`]; written by netd.
 pub const NET_STATUS: &str = "/run/kontor/netd/status.json";
 /// [`crate::DhcpStatus`]; written by dhcpd.
@@ -100,6 +104,18 @@ impl Paths {
     #[must_use]
     pub fn storage_status(&self) -> PathBuf {
         Self::under(&self.run, RUN, STORAGE_STATUS)
+    }
+
+    /// See [`STORAGE_DISK`].
+    #[must_use]
+    pub fn storage_disk(&self) -> PathBuf {
+        Self::under(&self.run, RUN, STORAGE_DISK)
+    }
+
+    /// See [`SEED_SITE`].
+    #[must_use]
+    pub fn seed_site(&self) -> PathBuf {
+        Self::under(&self.run, RUN, SEED_SITE)
     }
 
     /// See [`NET_STATUS`].

@@ -30,6 +30,8 @@ const READY: &str = "kontor: gateway ready";
 const READY_LIMIT: Duration = Duration::from_secs(300);
 /// An orderly power-off; the box's own deadlines are shorter.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
+/// How long one press of the power button may take to show.
+const POWER_BUTTON_PAUSE: Duration = Duration::from_secs(5);
 /// No 0/o, 1/l: the password is read from a screen and typed.
 const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
@@ -220,15 +222,20 @@ fn until_ready(session: &mut Session, control: &QmpListener) -> Result<()> {
     }
     println!("\ngateway ready after {:.1} s", started.elapsed().as_secs_f32());
     std::io::stdout().flush()?;
-    qmp.system_powerdown()?;
     let deadline = Instant::now() + POWER_OFF_LIMIT;
-    loop {
-        match session.next(deadline)? {
-            Event::Output(_) => {}
-            Event::End => return Ok(()),
-            Event::Timeout => bail!("the machine did not switch off within {} s", POWER_OFF_LIMIT.as_secs()),
+    while Instant::now() < deadline {
+        // Pressed again like a person would: the button's driver may just have been loaded.
+        qmp.system_powerdown()?;
+        let again = Instant::now() + POWER_BUTTON_PAUSE;
+        loop {
+            match session.next(again)? {
+                Event::Output(_) => {}
+                Event::End => return Ok(()),
+                Event::Timeout => break,
+            }
         }
     }
+    bail!("the machine did not switch off within {} s", POWER_OFF_LIMIT.as_secs())
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use super::kmsg;
 
 /// Feeding and looking for new devices happen at this pace.
 pub(super) const TICK: Duration = Duration::from_secs(5);
+/// While drivers are still being loaded.
+pub(super) const EARLY_TICK: Duration = Duration::from_secs(1);
 /// Twelve missed feedings; long enough for a slow shutdown step, short enough for an office.
 const WATCHDOG_TIMEOUT_S: u16 = 60;
 const WATCHDOG_DEVICE: &str = "/dev/watchdog0";

@@ -21,9 +21,9 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use super::control::{Command, Control};
-use super::hardware::{Hardware, TICK};
+use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, MARK_GOOD, SITE, SITE_COPY, STORAGE, Service};
+use super::services::{CLOCK, MARK_GOOD, SITE, STORAGE, Service};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
 
@@ -52,6 +52,8 @@ pub(super) struct Runner {
     next_save: Option<Duration>,
     /// Storage finished while `site` was still running: it runs once more.
     site_again: bool,
+    /// All essential services have been well for long enough.
+    proven: bool,
 }
 
 /// Time since the kernel started.
@@ -86,6 +88,7 @@ impl Runner {
             next_tick: Duration::ZERO,
             next_save: None,
             site_again: false,
+            proven: false,
         })
     }
 
@@ -116,7 +119,8 @@ impl Runner {
     fn handle_timers(&mut self, now: Duration) {
         self.supervisor.handle_timeout(now);
         if now >= self.next_tick {
-            self.next_tick = now + TICK;
+            // Drivers come in the first seconds; a button pressed before it is watched is pressed in vain.
+            self.next_tick = now + if now < EARLY { EARLY_TICK } else { TICK };
             self.hardware.tick(self.supervisor.health().feeds_watchdog(now));
         }
         if self.next_save.is_some_and(|at| now >= at) {
@@ -155,7 +159,7 @@ impl Runner {
                 Signal::SIGTERM | Signal::SIGPWR => {
                     self.begin_shutdown(now, Action::PowerOff, signal.as_str())
                 }
-                Signal::SIGHUP => self.reload(now),
+                Signal::SIGHUP => self.supervisor.reload(),
                 _ => {}
             }
         }
@@ -233,7 +237,8 @@ impl Runner {
                 }
                 Output::Proven => {
                     kmsg::info("all essential services are up");
-                    self.run_again(now, MARK_GOOD);
+                    self.proven = true;
+                    self.mark_good(now);
                 }
                 Output::AllStopped => {
                     if let Some(shutdown) = self.shutdown {
@@ -264,9 +269,10 @@ impl Runner {
                 if !self.site_again {
                     self.run_again(now, SITE);
                 }
+                self.mark_good(now);
             }
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),
-            SITE => self.reload(now),
+            SITE => self.supervisor.reload(),
             CLOCK if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
                 self.stop_services(now)
             }
@@ -274,11 +280,11 @@ impl Runner {
         }
     }
 
-    /// The site may have changed: everybody reads it, and its copy follows.
-    fn reload(&mut self, now: Duration) {
-        self.supervisor.reload();
-        if self.next_save.is_some() {
-            self.run_again(now, SITE_COPY);
+    /// When the box has proved itself and the disk that keeps the verdict is there, whichever comes last.
+    fn mark_good(&mut self, now: Duration) {
+        let storage = self.supervisor.find(STORAGE).map(|id| self.supervisor.state(id));
+        if self.proven && matches!(storage, Some(State::Done | State::Failed)) {
+            self.run_again(now, MARK_GOOD);
         }
     }
 

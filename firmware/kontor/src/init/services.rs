@@ -13,8 +13,6 @@ pub(super) const STORAGE: &str = "storage";
 pub(super) const SITE: &str = "site";
 /// The one-shot that marks the running slot good.
 pub(super) const MARK_GOOD: &str = "mark-good";
-/// The one-shot that keeps a copy of the good site file outside the data partition.
-pub(super) const SITE_COPY: &str = "site-copy";
 /// The one-shot that keeps the last known time.
 pub(super) const CLOCK: &str = "clock";
 
@@ -42,14 +40,13 @@ pub(super) struct Service {
 pub(super) fn all(consoles: &[String]) -> Vec<Service> {
     let mut services = vec![
         root("modules", &[], NOTIFY, 128),
-        root(STORAGE, &[], Kind::OneShot, 512),
+        storage(),
         essential(root(SITE, &[], Kind::OneShot, 64)),
         essential(daemon("netd", &[SITE, "modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
         essential(daemon("dnsd", &[SITE], 203, &[NetBindService], 256)),
         essential(daemon("dhcpd", &[SITE], 202, &[NetRaw, NetBindService], 96)),
         daemon("timed", &[SITE], 204, &[SysTime, NetBindService], 64),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
-        on_demand(SITE_COPY, &["storage", "site-copy"]),
         on_demand(CLOCK, &["storage", "save-clock"]),
     ];
     services.extend(consoles.iter().filter_map(|device| console(device)));
@@ -77,6 +74,13 @@ fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32)
         limits: Limits { memory_mib, pids: 64 },
         max_files: MAX_FILES,
     }
+}
+
+/// Waits for late disks, makes file systems: minutes on a slow one, and killing it halfway helps nobody.
+fn storage() -> Service {
+    let mut service = root(STORAGE, &[], Kind::OneShot, 512);
+    service.spec.start_deadline = Duration::from_secs(600);
+    service
 }
 
 fn root(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32) -> Service {
@@ -147,7 +151,7 @@ mod tests {
         let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()]);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, MARK_GOOD, SITE_COPY, CLOCK, "console-tty0"] {
+        for name in [STORAGE, SITE, MARK_GOOD, CLOCK, "console-tty0"] {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);

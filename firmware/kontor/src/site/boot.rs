@@ -18,6 +18,9 @@ use super::{copy, in_force, pending, store};
 /// How long the office may wait for the disk. A healthy one takes a second or two; starting with the
 /// wrong addresses would cost every PC of the office more than this.
 const STORAGE_WAIT: Duration = Duration::from_secs(8);
+/// How much longer when our disk has been found and is being brought up: a first boot makes the file
+/// system and imports the seed, and only then knows the office's addresses.
+const BRING_UP_WAIT: Duration = Duration::from_secs(40);
 
 /// The last good site is in force although no file was refused: nobody may take it for the newest one.
 const MISSING: &str = "error: the operator's site file is not on the data partition: the last good one is in force\n\
@@ -33,10 +36,7 @@ struct Choice {
 
 /// Waits for storage, chooses, and puts the choice in force.
 pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
-    let watch = FileWatch::new(&paths.storage_status())?;
-    if !watch.wait_for_file(STORAGE_WAIT)? {
-        eprintln!("storage has not reported within {} s: going on without it", STORAGE_WAIT.as_secs());
-    }
+    wait_for_storage(paths)?;
     let _lock = in_force::lock(paths)?;
     let durable = store::is_durable(paths);
     if durable {
@@ -61,6 +61,16 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     Ok(status)
 }
 
+fn wait_for_storage(paths: &Paths) -> io::Result<()> {
+    let watch = FileWatch::new(&paths.storage_status())?;
+    let reported = watch.wait_for_file(STORAGE_WAIT)?
+        || paths.storage_disk().exists() && watch.wait_for_file(BRING_UP_WAIT)?;
+    if !reported {
+        eprintln!("storage has not reported in time: going on without it");
+    }
+    Ok(())
+}
+
 /// What was loaded before the disk appeared becomes the operator's file on it.
 fn store_pending(paths: &Paths, board: &Board) {
     let Some((bytes, info)) = pending::take(paths) else { return };
@@ -80,8 +90,9 @@ fn store_pending(paths: &Paths, board: &Board) {
 fn choose(paths: &Paths, board: &Board) -> anyhow::Result<Choice> {
     let file = |path: PathBuf| (path.display().to_string(), store::read_bounded(&path));
     // Each is read only when those before it were of no use: a dying disk is asked as little as possible.
-    let sources: [(SiteOrigin, &dyn Fn() -> Source); 3] = [
+    let sources: [(SiteOrigin, &dyn Fn() -> Source); 4] = [
         (SiteOrigin::File, &|| file(paths.state_site())),
+        (SiteOrigin::File, &|| file(paths.seed_site())),
         (SiteOrigin::LastGood, &|| file(paths.state_site_good())),
         (SiteOrigin::LastGood, &|| ("the copy in bootstate".to_owned(), Ok(copy::read(paths)))),
     ];

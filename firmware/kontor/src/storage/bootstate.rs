@@ -1,6 +1,6 @@
-//! The `bootstate` partition: the state in its first sector, the site copies behind it.
+//! The state in the first sector of the `bootstate` partition (the site's copies behind it are `site`'s).
 //!
-//! Everything is written in place and synchronously; no file system is involved.
+//! Written in place and synchronously; no file system is involved.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +8,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Context as _;
-use kontor_boot::site_copy::{self, AREA_LENGTH, AREA_OFFSETS, SiteCopy};
 use kontor_boot::slots::{BootState, SECTOR, Slot, StateError};
 use nix::fcntl::OFlag;
 
@@ -52,33 +51,6 @@ impl BootStateFile {
         self.0.write_all_at(&state.encode(), 0)?;
         self.0.sync_all()
     }
-
-    /// The newest whole copy of the site.
-    pub(super) fn site_copy(&self) -> io::Result<Option<SiteCopy>> {
-        Ok(site_copy::newest(self.site_copies()?))
-    }
-
-    /// Keeps `text`, unless it is what is kept already.
-    pub(super) fn write_site_copy(&mut self, text: Vec<u8>) -> anyhow::Result<()> {
-        let copies = self.site_copies()?;
-        let (area, sequence) = site_copy::next_write(&copies);
-        if site_copy::newest(copies).is_some_and(|newest| newest.text == text) {
-            return Ok(());
-        }
-        let bytes = SiteCopy { sequence, text }.encode()?;
-        self.0.write_all_at(&bytes, AREA_OFFSETS[area])?;
-        Ok(self.0.sync_all()?)
-    }
-
-    fn site_copies(&self) -> io::Result<[Option<SiteCopy>; 2]> {
-        let mut area = vec![0; AREA_LENGTH];
-        let mut copies = [None, None];
-        for (copy, offset) in copies.iter_mut().zip(AREA_OFFSETS) {
-            self.0.read_exact_at(&mut area, offset)?;
-            *copy = SiteCopy::decode(&area);
-        }
-        Ok(copies)
-    }
 }
 
 #[cfg(test)]
@@ -103,19 +75,5 @@ mod tests {
         let state = file.mark_good(Slot::B).unwrap();
         assert_eq!(file.read().unwrap(), Ok(state));
         assert_eq!(state.last_good, Slot::B);
-    }
-
-    #[test]
-    fn site_copies_and_state_do_not_touch_each_other() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut file = partition(&directory);
-        file.reset().unwrap();
-        assert_eq!(file.site_copy().unwrap(), None);
-        for text in ["one", "two", "two", "three"] {
-            file.write_site_copy(text.as_bytes().to_vec()).unwrap();
-            assert_eq!(file.site_copy().unwrap().unwrap().text, text.as_bytes());
-        }
-        assert_eq!(file.site_copy().unwrap().unwrap().sequence, 3, "an unchanged site is not written");
-        assert_eq!(file.read().unwrap(), Ok(BootState::fresh()));
     }
 }

@@ -13,9 +13,6 @@ use kontor_boot::gpt::{Header, SECTOR, Table};
 use kontor_sys::block;
 use kontor_sys::uevent::{UeventSocket, wait_readable};
 
-/// How long a disk may take to appear: USB and spinning disks need a few seconds; the office does not
-/// wait for it, only its durable state does.
-const PATIENCE: Duration = Duration::from_secs(6);
 /// A lost announcement costs at most this.
 const LOOK_AGAIN_MS: u16 = 500;
 /// What makes a disk ours, one of each.
@@ -66,13 +63,13 @@ fn partition_node(device: &Path, number: u32) -> PathBuf {
     format!("{name}{separator}{number}").into()
 }
 
-/// Waits until our disk and the node of its data partition are there; nothing when time is up.
+/// Waits until our disk and the node of its data partition are there; nothing when `patience` is up.
 ///
 /// Of several such disks a fixed one is preferred to a removable one, then the first by name; the choice
 /// is reported, as it may be the wrong one.
-pub(super) fn wait(problems: &mut Vec<String>) -> anyhow::Result<Option<Disk>> {
+pub(super) fn wait(patience: Duration, problems: &mut Vec<String>) -> anyhow::Result<Option<Disk>> {
     let events = UeventSocket::open().context("cannot listen for disks")?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         let mut found = scan();
         found.sort_by_key(|disk| (disk.removable, disk.device.clone()));

@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kontor_boot::{PartitionKind, Slot};
-use kontor_status::{SiteOrigin, SiteStatus, StorageStatus, paths};
-use kontor_sys::file::{write_atomic, write_durable};
+use kontor_status::{StorageStatus, paths};
+use kontor_sys::file::write_atomic;
 
 mod bootstate;
 mod clock;
@@ -24,26 +25,36 @@ use disk::Disk;
 
 /// Mount point of the `system` partition.
 const SYSTEM: &str = "/system";
-/// The disk that `boot` chose, for the later subcommands.
-const CHOSEN_DISK: &str = "/run/kontor/storage/disk";
-/// The site file kept in `bootstate`, or in a seed that could not be stored, for a boot without `data`.
-const SITE_COPY: &str = "/run/kontor/storage/site-copy.toml";
+/// Link to the `bootstate` partition of that disk, for `site`, which keeps a copy of the site file in it.
+const BOOTSTATE_LINK: &str = "/run/kontor/storage/bootstate";
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["boot"] => boot(),
         ["mark-good"] => mark_good(),
         ["save-clock"] => clock::save(),
-        ["site-copy"] => copy_site(),
-        _ => bail!("usage: kontor storage [boot | mark-good | save-clock | site-copy]"),
+        _ => bail!("usage: kontor storage [boot | mark-good | save-clock]"),
     }
 }
 
+/// How long a disk may take to appear before the office's site is chosen without it.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// How long a disk may take at all: many spinning up one after the other need half a minute.
+const LATE_PATIENCE: Duration = Duration::from_secs(60);
+
 fn boot() -> anyhow::Result<()> {
+    let slot = booted_slot().map(|slot| slot.letter().to_owned());
     let mut status = StorageStatus::default();
-    let slot = booted_slot();
-    status.slot.booted = slot.map(|slot| slot.letter().to_owned());
-    match disk::wait(&mut status.problems) {
+    status.slot.booted.clone_from(&slot);
+    let mut found = disk::wait(PATIENCE, &mut status.problems);
+    if matches!(found, Ok(None)) {
+        // The office does not wait any longer; its durable state comes when the disk comes.
+        status.problems.push("no disk with Kontor's partitions yet".to_owned());
+        publish(&status)?;
+        status.problems.clear();
+        found = disk::wait(LATE_PATIENCE, &mut status.problems);
+    }
+    match found {
         Ok(Some(disk)) => bring_up(&disk, &mut status),
         Ok(None) => status.problems.push("no disk with Kontor's partitions".to_owned()),
         Err(error) => status.problems.push(format!("cannot look for disks: {error:#}")),
@@ -65,8 +76,10 @@ fn publish(status: &StorageStatus) -> anyhow::Result<()> {
 /// Each step is on its own; what fails becomes a problem of the status.
 fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     let problems = &mut status.problems;
-    if let Err(error) = write_atomic(Path::new(CHOSEN_DISK), disk.device.as_os_str().as_encoded_bytes()) {
-        problems.push(format!("{CHOSEN_DISK}: {error}"));
+    if let Err(error) =
+        write_atomic(Path::new(paths::STORAGE_DISK), disk.device.as_os_str().as_encoded_bytes())
+    {
+        problems.push(format!("{}: {error}", paths::STORAGE_DISK));
     }
     let table = match table::repair_and_grow(disk) {
         Ok(table) => table,
@@ -76,6 +89,9 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
         }
     };
     let disk = disk.with_table(table);
+    if let Err(error) = link_bootstate(&disk) {
+        problems.push(format!("{BOOTSTATE_LINK}: {error:#}"));
+    }
     match data::mount(&disk) {
         Ok(()) => status.data_mounted = true,
         Err(error) => problems.push(format!("no data partition: {error:#}")),
@@ -97,9 +113,17 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     }
 }
 
+fn link_bootstate(disk: &Disk) -> anyhow::Result<()> {
+    let node = disk.partition(PartitionKind::BootState)?;
+    let link = Path::new(BOOTSTATE_LINK);
+    if link.is_symlink() {
+        fs::remove_file(link)?;
+    }
+    Ok(std::os::unix::fs::symlink(node, link)?)
+}
+
 fn read_boot_state(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<()> {
     let mut file = BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?;
-    restore_site(&mut file, status)?;
     let state = match file.read()? {
         Ok(state) => state,
         Err(error) => {
@@ -108,22 +132,6 @@ fn read_boot_state(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<()
         }
     };
     status.slot.tries = state.tries;
-    Ok(())
-}
-
-/// The copy of the good site: for a boot without `data`, and onto a `data` that was made anew.
-fn restore_site(file: &mut BootStateFile, status: &mut StorageStatus) -> anyhow::Result<()> {
-    let Some(copy) = file.site_copy()? else { return Ok(()) };
-    if !Path::new(SITE_COPY).exists() {
-        write_atomic(Path::new(SITE_COPY), &copy.text)?;
-    }
-    let lost = [paths::STATE_SITE, paths::STATE_SITE_GOOD].iter().all(|path| !Path::new(path).exists());
-    if status.data_mounted && lost {
-        write_durable(Path::new(paths::STATE_SITE_GOOD), &copy.text)?;
-        status
-            .problems
-            .push("the site file was lost with the data partition; restored from its copy".to_owned());
-    }
     Ok(())
 }
 
@@ -140,7 +148,7 @@ fn slot_of(command_line: &str) -> Option<Slot> {
 }
 
 fn chosen_disk() -> anyhow::Result<Disk> {
-    let device = fs::read_to_string(CHOSEN_DISK).context("no disk was found at boot")?;
+    let device = fs::read_to_string(paths::STORAGE_DISK).context("no disk was found at boot")?;
     Disk::open(Path::new(&device))
 }
 
@@ -158,18 +166,6 @@ fn mark_good() -> anyhow::Result<()> {
     status.slot.good = true;
     status.slot.tries = state.tries;
     publish(&status)
-}
-
-/// Keeps the site in force in `bootstate` as well, so that it outlives the data partition.
-fn copy_site() -> anyhow::Result<()> {
-    let status = fs::read(paths::SITE_STATUS).context(paths::SITE_STATUS)?;
-    let status: SiteStatus = serde_json::from_slice(&status).context(paths::SITE_STATUS)?;
-    let Ok(disk) = chosen_disk() else { return Ok(()) };
-    if status.origin == SiteOrigin::Default {
-        return Ok(());
-    }
-    let text = fs::read(paths::SITE).context(paths::SITE)?;
-    BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?.write_site_copy(text)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use anyhow::{Context as _, bail};
 use kontor_boot::PartitionKind;
 use kontor_boot::partition::SEED_SIZE;
 use kontor_boot::seed::{self, SeedFile};
+use kontor_status::paths;
 use kontor_sys::file::{write_atomic, write_durable};
 
-use super::SITE_COPY;
 use super::disk::{Disk, open_writable};
 
 const STATE_SITE_DIRECTORY: &str = "/data/kontor/site";
@@ -27,7 +27,7 @@ pub(super) fn import(disk: &Disk, data_mounted: bool) -> anyhow::Result<()> {
     let files = seed::read(&bytes)?;
     if !data_mounted {
         if let Some(site) = files.iter().find(|file| file.path == "site.toml") {
-            write_atomic(Path::new(SITE_COPY), &site.content)?;
+            write_atomic(Path::new(paths::SEED_SITE), &site.content)?;
         }
         bail!("kept until there is a data partition");
     }
