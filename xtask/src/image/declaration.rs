@@ -73,6 +73,7 @@ impl Product {
     /// # Errors
     /// When it cannot be read or is not valid.
     pub fn load(path: &Utf8Path) -> Result<Self> {
+        ensure_known("product", path)?;
         let product: Self = toml::from_str(&read(path)?).with_context(|| path.to_string())?;
         ensure!(product.schema == 1, "{path}: schema {} is not known, only 1 is", product.schema);
         ensure!(Some(product.name.as_str()) == path.file_stem(), "{path}: name must be that of the file");
@@ -112,6 +113,7 @@ impl BoardFile {
     /// # Errors
     /// When a file cannot be read or the merged board is not valid.
     pub fn load(path: &Utf8Path, product: &Product) -> Result<Self> {
+        ensure_known("board", path)?;
         let mut merged = table(path)?;
         if let Some(parent) = merged.remove("inherit") {
             let parent = parent.as_str().with_context(|| format!("{path}: inherit must name a board"))?;
@@ -179,6 +181,21 @@ fn join(mut first: Vec<toml::Value>, second: Vec<toml::Value>) -> toml::Value {
 
 fn table(path: &Utf8Path) -> Result<toml::Table> {
     toml::from_str(&read(path)?).with_context(|| path.to_string())
+}
+
+/// A name that is not there is mistyped: says which there are.
+fn ensure_known(what: &str, path: &Utf8Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(Utf8Path::new("."));
+    let files = folder.read_dir_utf8().into_iter().flatten().flatten().map(|entry| entry.into_path());
+    let mut known: Vec<String> = files
+        .filter(|file| file.extension() == Some("toml"))
+        .filter_map(|file| file.file_stem().map(str::to_owned))
+        .collect();
+    known.sort();
+    bail!("there is no {what} {:?}; {folder} has {}", path.file_stem().unwrap_or_default(), known.join(", "))
 }
 
 fn read(path: &Utf8Path) -> Result<String> {

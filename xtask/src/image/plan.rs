@@ -81,7 +81,7 @@ impl Plan {
             release,
             table: disk::layout(&product.partition_mib),
             seed: site_text(options, &board)?.map(|site| seed::seed(&site, epoch_s)).transpose()?,
-            output: options.output.clone().unwrap_or_else(default_output),
+            output: ordinary(options.output.clone().unwrap_or_else(default_output))?,
             product,
             board,
         })
@@ -99,6 +99,16 @@ fn split_kernel(packages: &[LockedPackage]) -> Result<(LockedPackage, Vec<Locked
         packages.iter().cloned().partition(|package| package.name.starts_with(KERNEL_PREFIX));
     ensure!(kernels.len() == 1, "the set {BASE_SET:?} has {} kernels, not one", kernels.len());
     Ok((kernels.remove(0), others))
+}
+
+/// The image is made under another name and renamed: over a device that would hide the device, not write to it.
+fn ordinary(output: Utf8PathBuf) -> Result<Utf8PathBuf> {
+    let replaceable = std::fs::symlink_metadata(&output).map_or(true, |metadata| metadata.is_file());
+    ensure!(
+        replaceable && output.file_name().is_some(),
+        "{output} is no ordinary file; build the image into one and copy it to the disk"
+    );
+    Ok(output)
 }
 
 /// The site file's text, once it is valid.
@@ -193,7 +203,10 @@ mod tests {
             |options| options.board = "raspberry".into(),
             "is not built for board \"raspberry\", only for",
         );
-        check_error(|options| options.product = "central".into(), "images/central.toml");
+        check_error(|options| options.product = "brnach".into(), "there is no product \"brnach\"; ");
+        check_error(|options| options.product = "brnach".into(), "images has branch");
+        check_error(|options| options.output = Some("/dev/null".into()), "/dev/null is no ordinary file");
+        check_error(|options| options.output = Some("/".into()), "/ is no ordinary file");
         check_error(
             |options| options.site = Some("/nonexistent.toml".into()),
             "cannot read /nonexistent.toml",
