@@ -112,6 +112,8 @@ impl Builder<'_> {
         let uuid = super::disk::named_guid("file system base").to_string().to_lowercase();
         command.args(["--quiet", "--tar=f", "-z", EROFS_COMPRESSION, "-C", EROFS_CLUSTER, "-U", &uuid]);
         command.args(["-T", &epoch_s.to_string(), out.join("base.erofs").as_str(), tar.as_str()]);
+        // Its scratch file is as large as the base: /tmp may be small, or TMPDIR not be there.
+        command.env("TMPDIR", out);
         process::run(command)?;
         std::fs::remove_file(&tar).with_context(|| format!("cannot remove {tar}"))?;
         write(&out.join("parts.json"), &serde_json::to_vec(&parts(&tree))?)
