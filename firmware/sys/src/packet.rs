@@ -17,9 +17,8 @@ pub const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 /// What a packet socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// IPv4 packets, sending only: nothing is ever received.
-    Ipv4Send,
-    /// IPv4 packets; receives only UDP to this port, filtered in the kernel.
+    /// IPv4 packets; receives only UDP to this port, filtered in the kernel, and nothing that is for another
+    /// host (a promiscuous interface) or in a VLAN nobody serves.
     Udp(u16),
     /// ARP packets.
     Arp,
@@ -57,8 +56,7 @@ impl PacketSocket {
         if let Traffic::Udp(port) = traffic {
             attach(&socket, &udp_filter(port))?;
         }
-        let received = if traffic == Traffic::Ipv4Send { 0 } else { traffic.ether_type() };
-        bind(&socket, &link_address(index, received, None))?;
+        bind(&socket, &link_address(index, traffic.ether_type(), None))?;
         let mac = own_mac(&socket)?;
         Ok(Self { socket, index, mac, ether_type: traffic.ether_type() })
     }
@@ -113,7 +111,9 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// A UDP socket on `0.0.0.0:port` that hears and speaks on one interface only, broadcast included.
+/// A UDP socket on `0.0.0.0:port` that speaks on one interface and hears nothing: its owner listens with
+/// [`Traffic::Udp`], below the firewall. It makes the port an open one, so that the kernel does not answer
+/// with ICMP errors, and drops what comes in before it is queued.
 ///
 /// # Errors
 /// ENODEV when there is no such interface, EADDRINUSE, EACCES.
@@ -126,6 +126,7 @@ pub fn bind_udp(interface: &str, port: u16) -> io::Result<UdpSocket> {
     nix::sys::socket::setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     nix::sys::socket::setsockopt(&socket, sockopt::Broadcast, &true)?;
     nix::sys::socket::setsockopt(&socket, sockopt::BindToDevice, &interface.into())?;
+    attach(&socket, &[DROP])?;
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
     nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::SockaddrIn::from(any))?;
     Ok(UdpSocket::from(socket))
@@ -164,12 +165,21 @@ fn own_mac(socket: &OwnedFd) -> io::Result<[u8; 6]> {
     if address.sll_halen == 6 { Ok([a, b, c, d, e, f]) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
-/// Classic BPF on the IP header: UDP, not a later fragment, to `port`.
-fn udp_filter(port: u16) -> [libc::sock_filter; 9] {
+/// Where classic BPF finds what the kernel knows of a packet besides its bytes (`SKF_AD_OFF`), and there
+/// who it is for (`SKF_AD_PKTTYPE`).
+const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// Frames for another MAC address, and those of a VLAN without an interface.
+const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
+const DROP: libc::sock_filter = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+
+/// Classic BPF on the IP header: for us, UDP, not a later fragment, to `port`.
+fn udp_filter(port: u16) -> [libc::sock_filter; 11] {
     let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let (ldb, ldh, ldx_header) = (0x30, 0x28, 0xb1);
     let (ldh_indexed, jeq, jset, ret) = (0x48, 0x15, 0x45, 0x06);
     [
+        op(ldb, 0, 0, PACKET_TYPE),
+        op(jeq, 8, 0, OTHER_HOST),
         op(ldb, 0, 0, 9),
         op(jeq, 0, 6, libc::IPPROTO_UDP as u32),
         op(ldh, 0, 0, 6),
@@ -178,7 +188,7 @@ fn udp_filter(port: u16) -> [libc::sock_filter; 9] {
         op(ldh_indexed, 0, 0, 2),
         op(jeq, 0, 1, u32::from(port)),
         op(ret, 0, 0, 0xffff),
-        op(ret, 0, 0, 0),
+        DROP,
     ]
 }
 
@@ -202,7 +212,7 @@ mod tests {
     use super::*;
 
     /// A small interpreter of the instructions used, so that the filter is tested without privileges.
-    fn accepts(filter: &[libc::sock_filter], packet: &[u8]) -> bool {
+    fn accepts(filter: &[libc::sock_filter], packet_type: u8, packet: &[u8]) -> bool {
         let (mut a, mut x, mut pc) = (0u32, 0usize, 0usize);
         let half = |at: usize| u32::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
         loop {
@@ -210,6 +220,7 @@ mod tests {
             pc += 1;
             let jump = |taken: bool| usize::from(if taken { op.jt } else { op.jf });
             match op.code {
+                0x30 if op.k == PACKET_TYPE => a = u32::from(packet_type),
                 0x30 => a = u32::from(packet[op.k as usize]),
                 0x28 => a = half(op.k as usize),
                 0xb1 => x = usize::from(packet[0] & 15) * 4,
@@ -228,15 +239,17 @@ mod tests {
         packet[0] = 0x46;
         packet[9] = 17;
         packet[24 + 3] = 68;
-        assert!(accepts(&filter, &packet));
+        assert!(accepts(&filter, libc::PACKET_HOST, &packet));
+        assert!(accepts(&filter, libc::PACKET_BROADCAST, &packet));
+        assert!(!accepts(&filter, libc::PACKET_OTHERHOST, &packet));
         packet[7] = 1;
-        assert!(!accepts(&filter, &packet), "a later fragment has no UDP header");
+        assert!(!accepts(&filter, libc::PACKET_HOST, &packet), "a later fragment has no UDP header");
         packet[7] = 0;
         packet[9] = 6;
-        assert!(!accepts(&filter, &packet));
+        assert!(!accepts(&filter, libc::PACKET_HOST, &packet));
         packet[9] = 17;
         packet[27] = 67;
-        assert!(!accepts(&filter, &packet));
+        assert!(!accepts(&filter, libc::PACKET_HOST, &packet));
     }
 
     #[test]

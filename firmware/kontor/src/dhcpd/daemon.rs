@@ -1,5 +1,6 @@
 //! The event loop.
 
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use kontor_dhcp4::server::{Action, Server};
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
+use kontor_sys::watch::FileWatch;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -30,6 +32,8 @@ pub(super) struct Daemon {
     settings: Option<Settings>,
     server: Server,
     links: Vec<Link>,
+    /// netd's report: when it changes, an interface may have come.
+    ports: FileWatch,
     store: Store,
     names: NamesLink,
     status: StatusFile,
@@ -55,6 +59,7 @@ impl Daemon {
             settings: None,
             server: Server::default(),
             links: Vec::new(),
+            ports: FileWatch::new(&paths.net_status()).context("watching netd's report")?,
             store: Store::start(paths.leases()).context("journal thread")?,
             names: NamesLink::new(paths.names_socket()),
             status: StatusFile::new(status),
@@ -89,18 +94,29 @@ impl Daemon {
         let pause = until.map_or(TICK, |until| until.since(now)) + Duration::from_millis(1);
         let mut descriptors = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let links = self.links.iter().flat_map(Link::descriptors);
+        descriptors.push(PollFd::new(self.ports.as_fd(), PollFlags::POLLIN));
         descriptors.extend(links.chain(self.names.descriptor()).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(pause.min(TICK)).unwrap_or(PollTimeout::ZERO);
         match poll(&mut descriptors, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("poll"),
         }
+        let ports = descriptors.get(1).is_some_and(|ports| ports.any() == Some(true));
         let connected = self.names.descriptor().is_some();
         let dnsd = descriptors.last().is_some_and(|last| last.any() == Some(true));
         if connected && dnsd {
             self.names.drain();
         }
+        if ports {
+            self.ports.drain().context("watching netd's report")?;
+            self.check_links();
+        }
         Ok(())
+    }
+
+    fn check_links(&mut self) {
+        let now = clock::now().at;
+        self.links.iter_mut().for_each(|link| link.check(now));
     }
 
     fn handle_signals(&mut self) {
@@ -136,6 +152,10 @@ impl Daemon {
                 Action::Send(reply) => replies.push(reply),
             }
         }
+        if !records.is_empty() {
+            // A slow disk may have taken its time in this round already.
+            self.notifier.watchdog();
+        }
         self.store.append(&records);
         self.names.announce(&names);
         for reply in replies {
@@ -153,7 +173,7 @@ impl Daemon {
         if self.settings.is_none() {
             self.load_site();
         }
-        self.links.iter_mut().for_each(Link::check);
+        self.check_links();
         self.load_journal();
         let jumped = self.jumps.jumped(now);
         let records = self.server.records(now);
@@ -189,8 +209,14 @@ impl Daemon {
         if self.settings.as_ref().is_none_or(|old| old.interfaces != settings.interfaces) {
             // The old sockets must be closed first: an interface may serve another network now.
             self.links.clear();
-            self.links = settings.interfaces.iter().cloned().map(Link::new).collect();
+            let now = clock::now().at;
+            self.links = settings.interfaces.iter().map(|interface| Link::new(now, interface)).collect();
         }
+        let own: Vec<Ipv4Addr> = settings.server.networks.iter().map(|n| n.address.addr()).collect();
+        for (link, network) in self.links.iter_mut().zip(&settings.server.networks) {
+            link.set_addresses(own.iter().copied().chain([network.address.broadcast()]).collect());
+        }
+        self.check_links();
         self.settings = Some(settings);
         // A changed site may have turned fixed names into dynamic ones or back: announce all anew.
         self.names.reset();

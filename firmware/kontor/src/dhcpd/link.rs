@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
-use kontor_dhcp4::Message;
-use kontor_dhcp4::frame::{Endpoint, arp_probe, parse_arp, udp_packet};
+use kontor_dhcp4::frame::{Endpoint, arp_probe, parse_arp, parse_udp, udp_packet};
 use kontor_dhcp4::server::{Destination, Reply};
 use kontor_dhcp4::wire::{CLIENT_PORT, SERVER_PORT};
+use kontor_dhcp4::{Instant, Message};
 use kontor_sys::packet::{BROADCAST_MAC, PacketSocket, Traffic, bind_udp};
 
 /// Messages taken from one interface before the others get their turn, and before the group commit.
@@ -15,33 +16,48 @@ const BATCH: usize = 256;
 /// More than Ethernet carries; longer messages are cut and then refused or read as far as they go.
 const BUFFER: usize = 2048;
 
+/// How long an interface may be missing before that is a problem: at a start, drivers and netd's naming of
+/// the ports take their time.
+const GRACE: Duration = Duration::from_secs(15);
+
 /// One interface; without sockets while it does not exist.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) interface: String,
+    /// Where messages for the server arrive, besides 255.255.255.255.
+    addresses: Vec<Ipv4Addr>,
     sockets: Option<Sockets>,
+    /// When a missing interface becomes a problem.
+    missed_at: Instant,
     /// Why there are no sockets, told once.
     problem: Option<String>,
 }
 
 #[derive(Debug)]
 struct Sockets {
-    /// Requests come in here; answers to relays and configured clients go out.
+    /// Answers to relays and configured clients, by the kernel's routing.
     udp: UdpSocket,
-    /// Answers to clients without an address.
+    /// Requests, and answers to clients without an address. Below IP, because a client that still has an
+    /// address of another network (REBINDING after the office was renumbered) is a spoofer to the firewall
+    /// and to the kernel's reverse path filter, and must be told all the same.
     packet: PacketSocket,
     arp: PacketSocket,
 }
 
 impl Link {
-    pub(super) fn new(interface: String) -> Self {
-        let mut link = Self { interface, sockets: None, problem: None };
-        link.check();
-        link
+    /// A link whose sockets the first [`Link::check`] opens.
+    pub(super) fn new(now: Instant, interface: &str) -> Self {
+        let (interface, addresses) = (interface.to_owned(), Vec::new());
+        Self { interface, addresses, sockets: None, missed_at: now + GRACE, problem: None }
+    }
+
+    /// Sets the addresses at which messages for the server arrive: the box's own, and the broadcast address.
+    pub(super) fn set_addresses(&mut self, addresses: Vec<Ipv4Addr>) {
+        self.addresses = addresses;
     }
 
     /// Opens the sockets when the interface has appeared, and again when it has been made anew.
-    pub(super) fn check(&mut self) {
+    pub(super) fn check(&mut self, now: Instant) {
         let index = nix::net::if_::if_nametoindex(self.interface.as_str()).ok();
         let open = self.sockets.as_ref().map(|sockets| sockets.packet.index());
         if open.is_some() && open == index {
@@ -53,13 +69,22 @@ impl Link {
                 (self.sockets, self.problem) = (Some(sockets), None);
             }
             Err(error) => {
-                let problem = format!("interface {} cannot be served: {error}", self.interface);
-                if self.problem.as_ref() != Some(&problem) {
-                    eprintln!("{problem}");
-                }
-                (self.sockets, self.problem) = (None, Some(problem));
+                self.sockets = None;
+                self.miss(now, &error);
             }
         }
+    }
+
+    fn miss(&mut self, now: Instant, error: &io::Error) {
+        let missing = error.raw_os_error() == Some(nix::libc::ENODEV);
+        if missing && now < self.missed_at {
+            return;
+        }
+        let problem = format!("interface {} cannot be served: {error}", self.interface);
+        if self.problem.as_ref() != Some(&problem) {
+            eprintln!("{problem}");
+        }
+        self.problem = Some(problem);
     }
 
     /// Why the network is not served, if so.
@@ -69,7 +94,7 @@ impl Link {
 
     /// What to poll for reading.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().flat_map(|sockets| [sockets.udp.as_fd(), sockets.arp.as_fd()])
+        self.sockets.iter().flat_map(|sockets| [sockets.packet.as_fd(), sockets.arp.as_fd()])
     }
 
     /// Hands over what has arrived, at most one batch. Undecodable messages are dropped.
@@ -77,15 +102,10 @@ impl Link {
         let Some(sockets) = &self.sockets else { return };
         let mut buffer = [0; BUFFER];
         for _ in 0..BATCH {
-            match sockets.udp.recv(&mut buffer) {
-                Ok(length) => {
-                    if let Ok(message) = Message::decode(buffer.get(..length).unwrap_or_default()) {
-                        handle(&message);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // ENETDOWN and the like; `check` opens anew if the interface is another one.
-                Err(_) => return,
+            // On ENETDOWN and the like `check` opens anew if the interface is another one.
+            let Ok(packet) = sockets.packet.receive(&mut buffer) else { return };
+            if let Some(message) = message(packet, &self.addresses) {
+                handle(&message);
             }
         }
     }
@@ -137,12 +157,65 @@ impl Link {
     }
 }
 
+/// The message in a packet for us. A packet for somebody else (a client asks a server beyond this gateway)
+/// is not ours to answer. The UDP checksum is not looked at, see [`parse_udp`].
+fn message(packet: &[u8], own: &[Ipv4Addr]) -> Option<Message> {
+    let datagram = parse_udp(packet)?;
+    let to = datagram.destination;
+    let ours = to.port == SERVER_PORT && (to.address.is_broadcast() || own.contains(&to.address));
+    ours.then(|| Message::decode(datagram.payload).ok())?
+}
+
 impl Sockets {
     fn open(interface: &str) -> io::Result<Self> {
         Ok(Self {
             udp: bind_udp(interface, SERVER_PORT)?,
-            packet: PacketSocket::open(interface, Traffic::Ipv4Send)?,
+            packet: PacketSocket::open(interface, Traffic::Udp(SERVER_PORT))?,
             arp: PacketSocket::open(interface, Traffic::Arp)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontor_dhcp4::wire::{DEFAULT_MESSAGE_SIZE, MessageType};
+
+    use super::*;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+    const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 255);
+
+    #[track_caller]
+    fn check(source: [u8; 4], destination: Ipv4Addr, port: u16, expect: bool) {
+        let request = Message::request(MessageType::Request, 7, [2, 0, 0, 0, 0, 1]);
+        let bytes = request.encode(DEFAULT_MESSAGE_SIZE).unwrap();
+        let from = Endpoint { address: source.into(), port: CLIENT_PORT };
+        let mut packet = udp_packet(from, Endpoint { address: destination, port }, &bytes);
+        // As the kernel hands it over when a virtual network card has yet to compute the checksum.
+        packet[26..28].copy_from_slice(&[0x12, 0x34]);
+        assert_eq!(message(&packet, &[OWN, BROADCAST]).is_some(), expect, "{destination}:{port}");
+    }
+
+    #[test]
+    fn messages_for_us_from_whatever_address() {
+        check([0, 0, 0, 0], Ipv4Addr::BROADCAST, SERVER_PORT, true);
+        // REBINDING with an address of the network the office had before.
+        check([10, 1, 2, 3], Ipv4Addr::BROADCAST, SERVER_PORT, true);
+        check([192, 168, 77, 100], OWN, SERVER_PORT, true);
+        check([192, 168, 77, 100], BROADCAST, SERVER_PORT, true);
+        check([192, 168, 77, 100], Ipv4Addr::new(10, 9, 8, 7), SERVER_PORT, false);
+        check([192, 168, 77, 100], OWN, CLIENT_PORT, false);
+        assert_eq!(message(&[0x45; 40], &[OWN]), None);
+    }
+
+    #[test]
+    fn a_missing_interface_is_a_problem_only_after_a_while() {
+        let start = Instant::from_secs(100);
+        let mut link = Link::new(start, "no-such-if");
+        link.check(start);
+        link.check(start + GRACE - Duration::from_millis(1));
+        assert_eq!(link.problem(), None);
+        link.check(start + GRACE);
+        assert!(link.problem().is_some_and(|problem| problem.starts_with("interface no-such-if cannot be")));
     }
 }

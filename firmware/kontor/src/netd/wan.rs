@@ -208,7 +208,7 @@ impl Active {
     /// Returns what to store, if that has changed.
     fn turn(&mut self, now: kontor_dhcp4::Instant) -> Option<Option<Lease>> {
         let mut change = None;
-        while let Some(message) = self.sockets.receive() {
+        for message in std::iter::from_fn(|| self.sockets.receive()).take(socket::BATCH) {
             self.client.handle_message(now, &message);
         }
         if self.client.poll_timeout().is_some_and(|at| now >= at) {
@@ -240,7 +240,7 @@ impl Active {
             return Some(Some(lease));
         }
         // What was said before we asked is no answer.
-        while self.sockets.receive_arp().is_some() {}
+        std::iter::from_fn(|| self.sockets.receive_arp()).take(socket::BATCH).for_each(drop);
         self.probe = Some(Probe::new(now, lease));
         None
     }
@@ -254,7 +254,7 @@ impl Active {
     /// Drives the probe of an address that is not in use yet.
     fn check(&mut self, now: kontor_dhcp4::Instant) -> Option<Option<Lease>> {
         let probe = self.probe.as_mut()?;
-        while let Some(claim) = self.sockets.receive_arp() {
+        for claim in std::iter::from_fn(|| self.sockets.receive_arp()).take(socket::BATCH) {
             probe.handle_claim(self.mac, claim);
         }
         match probe.poll(now) {

@@ -15,6 +15,9 @@ const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
 /// Largest frame read: an Ethernet packet.
 const PACKET_MAX: usize = 1600;
+/// Packets read in a row: a flood from the provider's side must not keep us from everything else. What is
+/// left is read when the next packet wakes us.
+pub(super) const BATCH: usize = 64;
 /// What we write at most: one unfragmented packet on any Ethernet link (the option 57 we announce).
 const MESSAGE_MAX: usize = 1472;
 
@@ -23,7 +26,8 @@ pub(super) struct Sockets {
     /// Below IP: broadcasts, and answers while there is no address.
     packets: AsyncFd<Watched>,
     arp: AsyncFd<Watched>,
-    /// For RENEWING, by the kernel's routing; it also keeps the kernel from answering servers with ICMP errors.
+    /// For RENEWING, by the kernel's routing; it hears nothing, but keeps the kernel from answering
+    /// servers with ICMP errors.
     udp: UdpSocket,
 }
 
@@ -65,26 +69,26 @@ impl Sockets {
     /// The next DHCP message from a server; what is not one is skipped.
     pub(super) fn receive(&self) -> Option<Message> {
         let mut buffer = [0; PACKET_MAX];
-        // The packet socket has a copy of all that comes here.
-        while self.udp.recv_from(&mut buffer).is_ok() {}
-        loop {
+        for _ in 0..BATCH {
             let packet = self.packets.get_ref().0.receive(&mut buffer).ok()?;
             let datagram = parse_udp(packet).filter(|datagram| datagram.source.port == SERVER_PORT);
             if let Some(Ok(message)) = datagram.map(|datagram| Message::decode(datagram.payload)) {
                 return Some(message);
             }
         }
+        None
     }
 
     /// Who else says it has which address.
     pub(super) fn receive_arp(&self) -> Option<([u8; 6], Ipv4Addr)> {
         let mut buffer = [0; PACKET_MAX];
-        loop {
+        for _ in 0..BATCH {
             let packet = self.arp.get_ref().0.receive(&mut buffer).ok()?;
             if let Some(claim) = parse_arp(packet) {
                 return Some(claim);
             }
         }
+        None
     }
 
     pub(super) fn send(&self, transmit: &Transmit) -> io::Result<()> {
