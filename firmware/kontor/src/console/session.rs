@@ -38,6 +38,7 @@ const HELP: &str = "\
   logs [NAME] [-n N]   the newest log lines of a service, or of all
   reload               every daemon reads the site file again
   site load            paste a new site file, check it and put it in force
+  site check           paste a site file, check it and change nothing
   site show            the site file in force
   site history         earlier site files
   restart NAME         restart one service
@@ -47,6 +48,11 @@ const HELP: &str = "\
   shell                root shell, if the site file allows it
   logout               end this session (happens by itself after 10 minutes)
 COMMAND --help shows more. Ctrl-C stops a command.
+";
+
+const NO_FILES: &str = "\
+The console takes no file names and no --options that name files, because it reads as root: paste the
+file after `site load` or `site check`. With root-shell = true under [console] both are possible.
 ";
 
 /// What the caller has to do.
@@ -85,7 +91,7 @@ enum State {
     Verifying,
     Locked { until: Instant },
     Prompt,
-    Paste { bytes: Vec<u8>, after_return: bool },
+    Paste { bytes: Vec<u8>, after_return: bool, load: bool },
     Running,
 }
 
@@ -279,13 +285,17 @@ impl Session {
                 self.write("Logged out.\n");
                 self.watch();
             }
-            ["site", "load"] | ["site", "load", "-"] => {
+            ["site", verb @ ("load" | "check")] | ["site", verb @ ("load" | "check"), "-"] => {
                 self.write("Paste the site file; a line with a single dot ends it, Ctrl-C cancels. It is not shown.\n");
-                self.state = State::Paste { bytes: Vec::new(), after_return: false };
+                self.state = State::Paste { bytes: Vec::new(), after_return: false, load: *verb == "load" };
             }
             ["shell"] if self.policy.shell => self.run(Action::Shell),
             ["shell"] => {
                 self.write("The site file does not allow a shell: set root-shell = true under [console].\n");
+                self.prompt();
+            }
+            _ if !self.policy.shell && names_files(&texts) => {
+                self.write(NO_FILES);
                 self.prompt();
             }
             _ => self.run(Action::Run(words, None)),
@@ -294,7 +304,7 @@ impl Session {
 
     /// Takes a pasted byte. Nothing is echoed, so that no output holds up the reading of a serial line.
     fn paste(&mut self, byte: u8) {
-        let State::Paste { bytes, after_return } = &mut self.state else { return };
+        let State::Paste { bytes, after_return, load } = &mut self.state else { return };
         // Terminals send CR, LF or CR LF at the end of a line.
         let skip = std::mem::replace(after_return, byte == b'\r') && byte == b'\n';
         if byte == 0x03 {
@@ -312,16 +322,18 @@ impl Session {
         }
         if bytes.ends_with(b"\n.\n") || bytes == b".\n" {
             bytes.truncate(bytes.len() - 2);
-            let content = std::mem::take(bytes);
-            self.load(content);
+            let (content, load) = (std::mem::take(bytes), *load);
+            self.pasted(content, load);
         }
     }
 
-    fn load(&mut self, content: Vec<u8>) {
+    fn pasted(&mut self, content: Vec<u8>, load: bool) {
         let lines = content.iter().filter(|byte| **byte == b'\n').count();
         self.write(&format!("{lines} lines read.\n"));
-        let words = ["site", "load", "-", "--who", OPERATOR].map(str::to_owned);
-        self.run(Action::Run(words.into(), Some(content)));
+        let words: &[&str] =
+            if load { &["site", "load", "-", "--who", OPERATOR] } else { &["site", "check", "-"] };
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        self.run(Action::Run(words, Some(content)));
     }
 
     fn run(&mut self, action: Action) {
@@ -354,6 +366,15 @@ impl Session {
     fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }
+}
+
+/// Whether a command would read a file of the operator's choice: reports quote what is in a file, and the
+/// console reads as root. Of the options, only those that name none are let through.
+fn names_files(words: &[&str]) -> bool {
+    let harmless = |word: &&str| matches!(*word, "--json" | "--help" | "-h" | "-n");
+    let options = words.iter().any(|word| word.starts_with('-') && !harmless(word));
+    let help = words.iter().any(|word| matches!(*word, "--help" | "-h"));
+    options || (matches!(words, ["site", "load" | "check", _, ..]) && !help)
 }
 
 #[cfg(test)]

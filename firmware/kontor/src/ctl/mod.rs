@@ -20,6 +20,9 @@ use snapshot::Snapshot;
 
 /// Log lines of each service when none is named.
 const LOG_LINES_EACH: u32 = 5;
+/// `site load` went well, and then the daemons could not be told.
+const UNTOLD: &str =
+    "the new site file is in force, but the services still follow the one before: try `reload`";
 /// The newest release's facts in the base image.
 const OS_RELEASE: &str = "/usr/lib/os-release";
 
@@ -91,11 +94,16 @@ fn site(paths: &Paths, mut words: Vec<String>, places: &[String]) -> anyhow::Res
     }
     words.extend(places.iter().cloned());
     crate::site::run(&words)?;
-    if load {
-        let answer = control::ask(&paths.init_socket(), "reload").context("stored, but not applied yet")?;
-        refusal(answer).context("stored, but not applied yet")?;
+    match load {
+        true => request_reload(paths).context(UNTOLD),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// PID 1 validates what is stored once more and then has every daemon read what is in force. A file that no
+/// disk has taken stays in force through this, see `site`.
+fn request_reload(paths: &Paths) -> anyhow::Result<()> {
+    refusal(control::ask(&paths.init_socket(), "reload")?).map(drop)
 }
 
 fn tell(paths: &Paths, request: &str, done: &str) -> anyhow::Result<()> {

@@ -161,6 +161,48 @@ fn a_shell_only_where_the_site_file_allows_it() {
 }
 
 #[test]
+fn the_operator_names_no_files_of_root() {
+    let mut terminal = Terminal::logged_in();
+    for line in [
+        "site check /data/kontor/secret",
+        "site load /dev/ttyS1",
+        "site load --who root",
+        "site check --why x /etc/shadow",
+        "site show --site=/etc/shadow",
+        "site show --site /etc/shadow",
+        "status --run /tmp",
+        "leases --board=/etc/shadow",
+    ] {
+        let actions = terminal.send(&format!("{line}\r"));
+        assert!(!actions.iter().any(|action| matches!(action, Action::Run(..))), "{line}");
+        assert!(written(&actions).contains("root-shell"), "{line}: {}", written(&actions));
+        assert!(written(&actions).ends_with("kontor> "), "{line}");
+    }
+    for line in ["status --json", "site --help", "logs netd -n 3", "site history"] {
+        let actions = terminal.send(&format!("{line}\r"));
+        assert!(matches!(actions.last(), Some(Action::Run(..))), "{line}");
+        terminal.session.finished(terminal.now);
+        terminal.actions();
+    }
+    terminal.session.set_policy(Policy { login: true, shell: true });
+    let words = ["site", "load", "/tmp/site.toml"].map(String::from);
+    assert_eq!(
+        terminal.send("site load /tmp/site.toml\r").last(),
+        Some(&Action::Run(words.into(), None)),
+        "whoever has a root shell may name any file"
+    );
+}
+
+#[test]
+fn a_pasted_site_file_can_be_checked_only() {
+    let mut terminal = Terminal::logged_in();
+    assert!(written(&terminal.send("site check\r")).contains("Paste the site file"));
+    let words = ["site", "check", "-"].map(String::from);
+    let content = b"schema = 1\n".to_vec();
+    assert_eq!(terminal.send("schema = 1\r.\r").last(), Some(&Action::Run(words.into(), Some(content))));
+}
+
+#[test]
 fn help_and_logout() {
     let mut terminal = Terminal::logged_in();
     assert!(written(&terminal.send("help\r")).ends_with("kontor> "));
