@@ -5,5 +5,6 @@ pub mod command;
 pub mod deb;
 pub mod image;
 pub mod qemu;
+pub mod scratch;
 pub mod tools;
 pub mod workspace;

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::archive::cache::{Cache, parallel};
 use crate::archive::lock_file::{LockFile, LockedPackage};
 use crate::deb::{self, Entry, Kind};
+use crate::scratch;
 
 /// Changes when trees are laid out differently, so that old ones are not reused.
 const LAYOUT: u32 = 1;
@@ -26,8 +27,6 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/libexec", "usr/lib/qemu"];
 /// How the folders of unfinished trees begin; never mistaken for a tree.
 const UNPACKING: &str = ".unpack-";
-/// Unpacking takes seconds; an unfinished tree this old belongs to nobody.
-const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 /// Top-level folders that a merged-/usr system has as links (Debian policy, section 10.1).
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
@@ -57,8 +56,8 @@ impl Tools {
         if !root.is_dir() {
             let debs = cache.fetch(&packages.iter().collect::<Vec<_>>())?;
             fs::create_dir_all(&folder).with_context(|| format!("making {folder}"))?;
-            sweep(&folder);
-            let fresh = tempfile::Builder::new().prefix(UNPACKING).tempdir_in(&folder)?;
+            scratch::sweep(&folder, UNPACKING);
+            let (fresh, _claim) = scratch::directory(&folder, UNPACKING)?;
             let fresh_root =
                 Utf8Path::from_path(fresh.path()).context("the target folder's path is not UTF-8")?;
             unpack(&debs, fresh_root).with_context(|| format!("unpacking the set {set:?}"))?;
@@ -131,17 +130,6 @@ fn fingerprint(packages: &[LockedPackage]) -> String {
         hasher.update(&package.sha256);
     }
     crate::archive::hex(&hasher.finalize())[..16].to_owned()
-}
-
-/// Removes what killed runs left behind. Nobody misses what cannot be removed.
-fn sweep(folder: &Utf8Path) {
-    for entry in folder.read_dir_utf8().into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|at| at.elapsed());
-        let stale = matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER);
-        if stale && entry.file_name().starts_with(UNPACKING) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// Moves the finished tree to its place; a concurrent run that was faster wins.

@@ -13,12 +13,15 @@ use kontor_boot::partition::{BOOTSTATE_SIZE, Guid, LAYOUT, PartitionKind, SEED_S
 use sha2::{Digest, Sha256};
 
 use super::declaration::PartitionSizes;
+use crate::scratch;
 
 const MIB: u64 = 1 << 20;
 /// Sectors of one copy of the entry array (128 entries of 128 bytes).
 const ENTRY_SECTORS: u64 = 32;
 /// Partitions begin on whole mebibytes, as every partitioner does (flash erase blocks, 4Kn disks).
 const ALIGNMENT: u64 = MIB;
+/// How the names of unfinished images begin.
+const UNFINISHED: &str = ".kontor-image-";
 /// Zero runs of this length become holes.
 const HOLE: usize = 64 << 10;
 
@@ -118,21 +121,17 @@ pub fn write(
     contents: &[(PartitionKind, Content)],
 ) -> Result<()> {
     let directory = path.parent().with_context(|| format!("{path} has no directory"))?;
+    // `disk.img` alone: the directory it means has no name here.
+    let directory = if directory.as_str().is_empty() { Utf8Path::new(".") } else { directory };
     std::fs::create_dir_all(directory).with_context(|| format!("cannot create {directory}"))?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".image-")
-        .tempfile_in(directory)
-        .with_context(|| format!("cannot create a file in {directory}"))?;
+    scratch::sweep(directory, UNFINISHED);
+    // A seed holds the operator's password hash; without one there is nothing to hide.
+    let secret = contents.iter().any(|(kind, _)| *kind == PartitionKind::Seed);
+    let (mut temporary, _claim) = scratch::file(directory, UNFINISHED, if secret { 0o600 } else { 0o666 })?;
     fill(temporary.as_file_mut(), table, bios, contents).with_context(|| format!("cannot write {path}"))?;
     temporary.as_file().sync_all().with_context(|| format!("cannot write {path}"))?;
-    set_readable(temporary.as_file())?;
     temporary.persist(path).with_context(|| format!("cannot rename to {path}"))?;
     Ok(())
-}
-
-fn set_readable(file: &File) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(file.set_permissions(std::fs::Permissions::from_mode(0o644))?)
 }
 
 fn fill(
@@ -300,6 +299,24 @@ mod tests {
         assert!(error.contains("partition slot-a: 8388609 bytes do not fit into 8388608"), "{error}");
         assert!(!path.exists());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_image_with_secrets_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, path, result) = image(&[(PartitionKind::Seed, Content::Bytes(b"seed".to_vec()))]);
+        result.unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed() {
+        let (directory, path, result) = image(&[]);
+        result.unwrap();
+        std::fs::write(directory.path().join(".kontor-image-dead"), "half").unwrap();
+        let bios = BiosBoot { boot: vec![0xeb; 512], core: vec![7; 1300] };
+        write(&path, &layout(&SIZES), &bios, &[]).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

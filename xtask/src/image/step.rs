@@ -4,16 +4,18 @@
 //! when it is complete. Several builds may share the cache.
 
 use std::fmt::Display;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest, Sha256};
 
+use crate::scratch;
+
 /// How many results of one step are kept; one for each board, site or branch one works on.
 const KEPT: usize = 4;
-/// A temporary directory of an interrupted build is removed after this time; no step takes so long.
-const STALE: Duration = Duration::from_secs(2 * 3600);
+/// How the names of unfinished results begin.
+const UNFINISHED: &str = ".";
 
 /// The hash of a step's inputs.
 #[derive(Debug, Clone)]
@@ -69,14 +71,8 @@ impl Steps {
     /// When the directory cannot be created.
     pub fn open(directory: Utf8PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {directory}"))?;
-        let steps = Self { directory, began: Instant::now() };
-        for (name, modified) in steps.entries()? {
-            if name.starts_with('.') && modified.elapsed().is_ok_and(|age| age > STALE) {
-                // Leftovers only cost space; the next build tries again.
-                let _ = std::fs::remove_dir_all(steps.directory.join(name));
-            }
-        }
-        Ok(steps)
+        scratch::sweep(&directory, UNFINISHED);
+        Ok(Self { directory, began: Instant::now() })
     }
 
     /// The result of a step, from the cache or made now.
@@ -96,7 +92,7 @@ impl Steps {
             return Ok(target);
         }
         let began = Instant::now();
-        let temporary = tempfile::Builder::new().prefix(&format!(".{name}-")).tempdir_in(&self.directory)?;
+        let (temporary, _claim) = scratch::directory(&self.directory, &format!("{UNFINISHED}{name}-"))?;
         let path = Utf8Path::from_path(temporary.path()).context("the step cache's path is not UTF-8")?;
         make(path).with_context(|| format!("step {name}"))?;
         match std::fs::rename(path, &target) {
