@@ -33,6 +33,8 @@ pub struct Mirrors {
 impl Mirrors {
     /// The given mirrors; what is missing comes from apt's configuration below `etc_apt`.
     pub fn choose(main: Option<&str>, security: Option<&str>, etc_apt: &Utf8Path) -> Result<Self> {
+        // A variable set to nothing is one not set.
+        let [main, security] = [main, security].map(|given| given.filter(|uri| !uri.is_empty()));
         let found = if main.is_some() && security.is_some() { Vec::new() } else { read_sources(etc_apt) };
         let pick = |given: Option<&str>, want_security: bool, flag: &str, variable: &str| {
             let from_apt = || {

@@ -54,10 +54,8 @@ impl Args {
 /// When the image cannot be built.
 pub fn run(args: &Args) -> Result<()> {
     if args.dry_run {
-        print!("{}", image::plan(&args.options())?);
-        return Ok(());
+        return super::print(image::plan(&args.options())?);
     }
     let built = image::build(&args.options())?;
-    println!("{}", built.path);
-    Ok(())
+    super::print(format_args!("{}\n", built.path))
 }

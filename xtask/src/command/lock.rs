@@ -47,8 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     let path = args.rootfs.join("packages.lock");
     if args.check {
         LockFile::load(&path)?.check_requests(&sets::load(&args.rootfs)?)?;
-        println!("{path} fits the declared sets");
-        return Ok(());
+        return super::print(format_args!("{path} fits the declared sets\n"));
     }
     let cache = Cache::open(&args.fetch_options())?;
     let repository = Repository::load(&args.rootfs)?;
@@ -61,11 +60,10 @@ pub fn run(args: &Args) -> Result<()> {
         repository.relock_from(&archive, &mut new, &sources_of(&old, &args.packages)?)?;
         new
     };
-    report(&old, &new);
-    if args.dry_run {
-        return Ok(());
+    if !args.dry_run {
+        new.save()?;
     }
-    new.save()
+    super::print(report(&old, &new, args.dry_run))
 }
 
 impl Args {
@@ -92,12 +90,14 @@ fn sources_of<'a>(lock: &'a LockFile, names: &[String]) -> Result<Vec<&'a str>> 
     names.iter().map(source).collect()
 }
 
-fn report(old: &LockFile, new: &LockFile) {
-    let changes = old.changes(new);
-    changes.iter().for_each(|line| println!("{line}"));
-    for (set, packages) in new.sets() {
+fn report(old: &LockFile, new: &LockFile, dry_run: bool) -> String {
+    let mut lines = old.changes(new);
+    let changes = lines.len();
+    lines.extend(new.sets().map(|(set, packages)| {
         let size: u64 = packages.iter().map(|package| package.size).sum();
-        println!("{set}: {} packages, {:.1} MB", packages.len(), size as f64 / 1e6);
-    }
-    println!("{} changes", changes.len());
+        format!("{set}: {} packages, {:.1} MB", packages.len(), size as f64 / 1e6)
+    }));
+    let done = if dry_run { "not written".to_owned() } else { format!("written to {}", new.path()) };
+    lines.push(format!("{changes} changes, {done}\n"));
+    lines.join("\n")
 }

@@ -51,12 +51,11 @@ enum Command {
 pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Check { file, board, product } => {
-            println!("{}", check(file, &load_board(board, product)?)?);
+            super::print(format_args!("{}\n", check(file, &load_board(board, product)?)?))
         }
-        Command::HashPassword => println!("{}", hash(&read_password()?)?),
-        Command::Default => print!("{}", Site::default_text()),
+        Command::HashPassword => super::print(format_args!("{}\n", hash(&read_password()?)?)),
+        Command::Default => super::print(Site::default_text()),
     }
-    Ok(())
 }
 
 fn load_board(board: &str, product: &str) -> Result<Board> {

@@ -35,11 +35,9 @@ pub fn run(args: &Args) -> Result<()> {
         ..ImageOptions::default()
     };
     let measured = image::measure(&options)?;
-    if args.json {
-        println!("{}", json(&measured));
-    } else {
-        measured.iter().for_each(|size| print!("{}", table(size)));
-    }
+    let text =
+        if args.json { format!("{}\n", json(&measured)) } else { measured.iter().map(table).collect() };
+    super::print(text)?;
     budget::check(&measured)
 }
 

@@ -127,7 +127,8 @@ impl BoardFile {
         }
         let kernel = toml::Table::from_iter([("kernel".to_owned(), kernel_table(&product.kernel).into())]);
         let text = toml::to_string(&merge(kernel, merged))?;
-        let board = Board::parse(path.as_str(), &text).map_err(|report| anyhow::anyhow!("{report}"))?;
+        let board = Board::parse(path.as_str(), &text)
+            .map_err(|report| anyhow::anyhow!("{path} has mistakes (with what it inherits)\n\n{report}"))?;
         ensure!(Some(board.name.as_str()) == path.file_stem(), "{path}: name must be that of the file");
         Ok(Self { board, text })
     }

@@ -122,7 +122,7 @@ fn site_text(options: &ImageOptions, board: &BoardFile) -> Result<Option<String>
         (Some(_), Some(_)) => anyhow::bail!("a site file is given twice"),
     };
     kontor_config::Site::parse(name.as_str(), &text, &board.board)
-        .map_err(|report| anyhow::anyhow!("{report}"))?;
+        .map_err(|report| anyhow::anyhow!("{name} has mistakes\n\n{report}"))?;
     Ok(Some(text))
 }
 
