@@ -18,10 +18,12 @@ use crate::time::Instant;
 use crate::wire::{Message, MessageType, Op, code};
 
 mod allocate;
+mod claimant;
 mod name;
 mod network;
 mod reply;
 mod request;
+mod runs;
 mod table;
 
 pub use name::sanitise;
@@ -286,11 +288,12 @@ impl Server {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let full = self.networks.iter().filter(|network| network.exhausted > 0);
-        full.map(|network| {
+        let full = full.map(|network| {
             let (name, count) = (&network.config.name, network.exhausted);
             format!("network {name}: no free address for {count} requests; the pools are too small")
-        })
-        .collect()
+        });
+        let liars = self.networks.iter().filter_map(|n| n.claimant.problem(&n.config.name));
+        full.chain(liars).collect()
     }
 
     /// The next thing to do.
@@ -310,7 +313,9 @@ impl Server {
             while let Some(address) = self.networks[index].table.next_expired(now.at) {
                 self.expire(now, index, address);
             }
+            self.networks[index].claimant.handle_timeout(now.at);
             while let Some(pending) = self.networks[index].take_finished_probe(now.at) {
+                self.networks[index].claimant.handle_silence();
                 self.offer(now, index, pending);
             }
         }
@@ -319,7 +324,8 @@ impl Server {
     /// Somebody with hardware address `mac` answered a probe (or simply uses the address).
     pub fn probe_answered(&mut self, now: Now, network: usize, address: Ipv4Addr, mac: [u8; 6]) {
         let Some(state) = self.networks.get_mut(network) else { return };
-        if state.pending.get(&address).is_none_or(|pending| pending.peer.mac == mac) {
+        let probed_for_another = state.pending.get(&address).is_some_and(|pending| pending.peer.mac != mac);
+        if !probed_for_another || state.claimant.is_disbelieved(mac) {
             return;
         }
         let Some(pending) = state.take_pending(address) else { return };
@@ -327,7 +333,11 @@ impl Server {
         // machines). The address is rightly in use; the other one gets a different one.
         let rightful = state.table.get(address).is_some_and(|e| e.hold == Hold::Leased && e.mac == mac);
         if !rightful {
+            let too_many = state.claimant.claim(now.at, mac, address);
             self.quarantine(now, network, address, mac);
+            for claimed in too_many.into_iter().flatten() {
+                self.acquit(now, network, claimed, mac);
+            }
         }
         self.discover(now, network, pending.arrived_on, &pending.message, &pending.peer, Some(address));
     }

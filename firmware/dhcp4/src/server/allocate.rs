@@ -104,26 +104,40 @@ impl Network {
             return None;
         }
         let key = if peer.client_id.is_empty() { &peer.mac[..] } else { &peer.client_id };
-        let start = fnv1a(key) % total;
-        // At most as many steps as there are addresses taken, plus one.
-        let steps = total.min(MAX_ENTRIES as u64 + 1);
-        (0..steps).filter_map(|step| self.pool_address((start + step) % total)).find(|a| {
-            Some(*a) != avoid
-                && self.table.get(*a).is_none()
-                && !self.pending.contains_key(a)
-                && self.is_dynamic(*a)
-        })
+        let ranges = self.pools_from(fnv1a(key) % total);
+        ranges.into_iter().find_map(|range| self.unused_in(range, avoid))
     }
 
-    fn pool_address(&self, mut offset: u64) -> Option<Ipv4Addr> {
-        for pool in &self.config.pools {
-            let size = pool_size(pool);
-            if offset < size {
-                return Some(Ipv4Addr::from(u32::from(pool.0) + u32::try_from(offset).ok()?));
+    /// At most as many steps as there are probes and reservations.
+    fn unused_in(&self, (mut at, last): (Ipv4Addr, Ipv4Addr), avoid: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        loop {
+            let unknown = self.table.next_unknown(at).filter(|address| *address <= last)?;
+            let usable =
+                Some(unknown) != avoid && !self.pending.contains_key(&unknown) && self.is_dynamic(unknown);
+            if usable {
+                return Some(unknown);
             }
-            offset -= size;
+            at = u32::from(unknown).checked_add(1)?.into();
         }
-        None
+    }
+
+    /// All pools as ranges, beginning at this place among their addresses and ending before it.
+    fn pools_from(&self, mut offset: u64) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let mut ranges = Vec::new();
+        for (index, pool) in self.config.pools.iter().enumerate() {
+            let inside = u32::try_from(offset).ok().filter(|_| offset < pool_size(pool));
+            let Some(inside) = inside else {
+                offset -= pool_size(pool);
+                continue;
+            };
+            let start = u32::from(pool.0).saturating_add(inside);
+            ranges.push((start.into(), pool.1));
+            ranges.extend(&self.config.pools[index + 1..]);
+            ranges.extend(&self.config.pools[..index]);
+            ranges.extend((inside > 0).then(|| (pool.0, (start - 1).into())));
+            break;
+        }
+        ranges
     }
 
     /// Whether nobody holds the address and nobody is about to.
@@ -133,7 +147,7 @@ impl Network {
     }
 
     /// Whether the address may be leased dynamically: in a pool, and not reserved.
-    fn is_dynamic(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn is_dynamic(&self, address: Ipv4Addr) -> bool {
         let pooled = self.config.pools.iter().any(|(first, last)| (*first..=*last).contains(&address));
         pooled && self.is_host(address) && !self.config.reservations.iter().any(|r| r.address == address)
     }

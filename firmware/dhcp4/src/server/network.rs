@@ -7,6 +7,7 @@ use crate::lease::{Record, RecordState};
 use crate::time::Instant;
 use crate::wire::Message;
 
+use super::claimant::Claimant;
 use super::table::{Entry, Hold, Table};
 use super::{MAX_ENTRIES, NetworkConfig, Now, Peer};
 
@@ -31,12 +32,25 @@ pub(super) struct Network {
     pub(super) probe_ends: VecDeque<(Instant, Ipv4Addr)>,
     /// DISCOVERs that found no address since the last one that did.
     pub(super) exhausted: u64,
+    /// Who claims addresses that are probed.
+    pub(super) claimant: Claimant,
 }
 
 impl Network {
-    pub(super) fn new(config: NetworkConfig, table: Table) -> Self {
-        let (pending, pending_by_mac) = (BTreeMap::new(), HashMap::new());
-        Self { config, table, pending, pending_by_mac, probe_ends: VecDeque::new(), exhausted: 0 }
+    pub(super) fn new(config: NetworkConfig, mut table: Table) -> Self {
+        let mut network = Self {
+            config,
+            table: Table::default(),
+            pending: BTreeMap::new(),
+            pending_by_mac: HashMap::new(),
+            probe_ends: VecDeque::new(),
+            exhausted: 0,
+            claimant: Claimant::default(),
+        };
+        // Otherwise a full pool would be searched among all of them.
+        table.forget_free(|address, entry| !network.is_memorable(address, entry.mac));
+        network.table = table;
+        network
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -69,12 +83,18 @@ impl Network {
         self.config.reservations.iter().any(|r| r.address == address && r.mac == mac)
     }
 
+    /// Whether it matters who had a free address last.
+    fn is_memorable(&self, address: Ipv4Addr, mac: [u8; 6]) -> bool {
+        self.is_dynamic(address) || self.is_reservation(address, mac)
+    }
+
     pub(super) fn may_adopt(&self, record: &Record) -> bool {
         let known = self.table.get(record.address).is_some_and(|entry| entry.hold != Hold::Free);
         let elsewhere = self.table.by_mac(record.mac).and_then(|address| self.table.get(address));
         let moved =
             record.state == RecordState::Leased && elsewhere.is_some_and(|entry| entry.hold == Hold::Leased);
-        !known && !moved && self.is_host(record.address) && self.table.len() < MAX_ENTRIES
+        let useless = record.state == RecordState::Free && !self.is_memorable(record.address, record.mac);
+        !known && !moved && !useless && self.is_host(record.address) && self.table.len() < MAX_ENTRIES
     }
 
     /// The record of an entry as it is now; offers have none.

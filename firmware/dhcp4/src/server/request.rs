@@ -145,6 +145,14 @@ impl Server {
         self.store(now, index, address, entry);
     }
 
+    /// The one who claimed a quarantined address is not believed any more.
+    pub(super) fn acquit(&mut self, now: Now, index: usize, address: Ipv4Addr, mac: [u8; 6]) {
+        let resting = |entry: &Entry| entry.hold == Hold::Declined && entry.mac == mac;
+        if self.networks[index].table.get(address).is_some_and(resting) {
+            self.expire(now, index, address);
+        }
+    }
+
     /// The server chosen is another: our offer need not be kept.
     fn withdraw_offer(&mut self, index: usize, peer: &Peer) {
         let table = &mut self.networks[index].table;

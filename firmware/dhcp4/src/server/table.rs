@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 
 use crate::time::Instant;
 
+use super::runs::Runs;
+
 /// What holds an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -33,6 +35,8 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: BTreeMap<Ipv4Addr, Entry>,
+    /// The addresses of `entries`.
+    known: Runs,
     by_mac: BTreeSet<([u8; 6], Ipv4Addr)>,
     by_client_id: HashMap<Vec<u8>, Ipv4Addr>,
     deadlines: BTreeSet<(Instant, Ipv4Addr)>,
@@ -74,6 +78,19 @@ impl Table {
         self.free.iter().map(|(_, address)| *address)
     }
 
+    /// The first address from this one on of which nothing is known.
+    pub(super) fn next_unknown(&self, address: Ipv4Addr) -> Option<Ipv4Addr> {
+        self.known.next_outside(address.into()).map(Ipv4Addr::from)
+    }
+
+    /// Forgets free addresses that nobody can get (again).
+    pub(super) fn forget_free(&mut self, useless: impl Fn(Ipv4Addr, &Entry) -> bool) {
+        let all = self.iter().filter(|(address, entry)| entry.hold == Hold::Free && useless(*address, entry));
+        for address in all.map(|(address, _)| address).collect::<Vec<_>>() {
+            self.remove(address);
+        }
+    }
+
     /// Sets or replaces an entry.
     pub(super) fn put(&mut self, address: Ipv4Addr, entry: Entry) {
         self.remove(address);
@@ -89,11 +106,13 @@ impl Table {
                 self.by_client_id.insert(entry.client_id.clone(), address);
             }
         }
+        self.known.insert(address.into());
         self.entries.insert(address, entry);
     }
 
     pub(super) fn remove(&mut self, address: Ipv4Addr) -> Option<Entry> {
         let entry = self.entries.remove(&address)?;
+        self.known.remove(address.into());
         self.free.remove(&(entry.until, address));
         self.deadlines.remove(&(entry.until, address));
         self.by_mac.remove(&(entry.mac, address));
