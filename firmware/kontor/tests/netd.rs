@@ -58,7 +58,16 @@ address = \"10.9.0.1/24\"
 const LINKS: &str = "for i in 1 2 3; do
 ip link add port$i address 02:00:00:00:00:0$i type veth peer name peer$i && ip link set peer$i up || exit 77
 done
-exec \"$0\" netd --run \"$1/run\" --state \"$1/state\" --board \"$1/board.toml\" --site \"$1/site.toml\" \
+";
+
+/// The third card refuses the MTU that netd wants, for ever.
+const BROKEN_CARD: &str = "for i in 1 2; do
+ip link add port$i address 02:00:00:00:00:0$i type veth peer name peer$i && ip link set peer$i up || exit 77
+done
+ip link add lower mtu 1400 type veth peer name other mtu 1400 && ip link add port3 link lower type macvlan || exit 77
+";
+
+const NETD: &str = "exec \"$0\" netd --run \"$1/run\" --state \"$1/state\" --board \"$1/board.toml\" --site \"$1/site.toml\" \
 --sys \"$1/sys\" --proc-sys \"$1/proc\" --nft \"$1/nft\"";
 
 struct Netd {
@@ -70,6 +79,10 @@ struct Netd {
 impl Netd {
     /// `nft` is the body of a shell script that stands for the real one.
     fn start(nft: &str) -> Option<Self> {
+        Self::start_with(LINKS, nft)
+    }
+
+    fn start_with(links: &str, nft: &str) -> Option<Self> {
         let usable = Command::new("unshare").args(["-Urn", "ip", "link"]).output();
         if !usable.is_ok_and(|output| output.status.success()) {
             eprintln!("SKIPPED: no user namespaces or no ip(8) here; netd was not tried against a kernel");
@@ -84,7 +97,7 @@ impl Netd {
         fs::write(dir.path().join("nft"), format!("#!/bin/sh\n{nft}\n")).unwrap();
         fs::set_permissions(dir.path().join("nft"), fs::Permissions::from_mode(0o755)).unwrap();
         let mut child = Command::new("unshare")
-            .args(["-Urn", "sh", "-c", LINKS, env!("CARGO_BIN_EXE_kontor")])
+            .args(["-Urn", "sh", "-c", &format!("{links}{NETD}"), env!("CARGO_BIN_EXE_kontor")])
             .arg(dir.path())
             .stderr(Stdio::piped())
             .spawn()
@@ -169,4 +182,13 @@ fn without_a_firewall_the_lan_is_served_and_the_outside_stays_closed() {
     // It keeps trying.
     fs::write(netd.path().join("nft"), "#!/bin/sh\nexec cat > /dev/null\n").unwrap();
     netd.until("setting port1 up");
+}
+
+#[test]
+fn one_broken_card_does_not_keep_the_office_offline() {
+    let Some(netd) = Netd::start_with(BROKEN_CARD, "exec cat > /dev/null") else { return };
+    let lines = netd.until("setting the route to 0.0.0.0/0");
+    let refused = position(&lines, "setting the MTU of port3 to 1500 was refused");
+    let firewall = position(&lines, "firewall loaded");
+    assert!(refused < firewall, "{lines:#?}");
 }

@@ -21,6 +21,8 @@ use super::{hardware, report};
 const ROUNDS_MAX: usize = 4;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// While something waits for its next try, other events (a lease, a cable) need not wait longer than this.
+const EVENT_PAUSE: Duration = Duration::from_secs(1);
 /// How long the first start may wait for drivers before netd is ready without the LAN.
 const HARDWARE_WAIT: Duration = Duration::from_secs(10);
 
@@ -68,6 +70,7 @@ struct Faults {
 #[derive(Default)]
 struct Retry {
     failures: u32,
+    failed_at: Option<Instant>,
     at: Option<Instant>,
 }
 
@@ -75,10 +78,13 @@ impl Retry {
     fn failed(&mut self, now: Instant) {
         let pause = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.at = Some(now + pause);
+        (self.failed_at, self.at) = (Some(now), Some(now + pause));
     }
 
-    fn pausing(&self, now: Instant) -> bool {
+    /// Something happened: whether it has to wait. If so, the next try comes earlier for its sake.
+    fn holds_up(&mut self, now: Instant) -> bool {
+        let earliest = self.failed_at.map_or(now, |failed_at| failed_at + EVENT_PAUSE);
+        self.at = self.at.map(|at| at.min(earliest));
         self.at.is_some_and(|at| now < at)
     }
 }
@@ -191,22 +197,25 @@ impl Daemon {
             self.publish(NetStatus { problems: self.faults.all(), ..NetStatus::default() });
             return;
         };
-        if self.retry.pausing(now) {
+        if self.retry.holds_up(now) {
             return;
         }
         // After a restart the office has its addresses already: the rules come first then, so that at no
         // moment an interface is in a zone they do not know.
         let mut failed = false;
-        if std::mem::take(&mut self.inherited) {
+        let inherited = std::mem::take(&mut self.inherited);
+        if inherited {
             failed = !self.load_firewall(&site).await;
             // The client must know the stored lease before the first comparison, or its address would go.
             self.follow_wan(&site).await;
         }
         failed |= !self.settle(&site).await;
-        if !self.firewall.is_loaded() && !failed {
-            // The office is served now; tell everybody before the firewall takes its time.
+        if !self.firewall.is_loaded() && !inherited {
+            // The office is served now, as far as its cards let us; tell everybody before the firewall takes
+            // its time. A card that refuses something must not keep the others offline.
             self.report(&site).await;
-            failed = !self.load_firewall(&site).await || !self.settle(&site).await;
+            failed = !self.load_firewall(&site).await;
+            failed |= !self.settle(&site).await;
         }
         failed |= self.pending.is_some();
         match failed {
@@ -284,6 +293,7 @@ impl Daemon {
         for _ in 0..ROUNDS_MAX {
             let Some((observed, _, desired)) = self.look(site).await else { return false };
             let steps = diff(&desired, &observed);
+            self.faults.netlink.clear();
             if steps.is_empty() {
                 break;
             }
@@ -296,11 +306,12 @@ impl Daemon {
             if self.firewall.is_loaded() {
                 self.write_sysctls(site);
             }
-            if !self.faults.netlink.is_empty() {
-                return false;
+            // What went well may need another look, whatever else was refused.
+            if self.faults.netlink.len() == steps.len() {
+                break;
             }
         }
-        true
+        self.faults.netlink.is_empty()
     }
 
     async fn look(&mut self, site: &Site) -> Option<(Observed, Assignment, Desired)> {
