@@ -100,7 +100,7 @@ impl Daemon {
             pending: None,
             firewall: Firewall::new(places.nft.clone()),
             inherited: is_forwarding(&places.proc_sys),
-            store: Store::new(&places.paths),
+            store: Store::new(&places.paths)?,
             wan: Wan::new(),
             faults: Faults { board: fault, ..Faults::default() },
             retry: Retry::default(),

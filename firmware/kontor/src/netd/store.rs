@@ -1,19 +1,26 @@
 //! What netd remembers over a restart: port pins and the WAN lease, on the data partition once it is there.
 //!
 //! Both files are JSON, written durably. A missing, empty or broken file is as good as none: the box then
-//! goes by PCI order and asks for any address.
+//! goes by PCI order and asks for any address. A thread of its own does the reading and writing, so that a
+//! disk that hangs costs netd one short wait and not the office its network.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use kontor_network::Pin;
 use kontor_status::paths::Paths;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// How long netd waits for the disk: well below the watchdog's 5 s, and far more than a healthy disk takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The two files. Generic over the lease, which is the DHCP client's own type.
 pub(crate) struct Store<L> {
     ports_path: PathBuf,
     lease_path: PathBuf,
+    disk: Disk,
     attached: bool,
     /// Port pins in force.
     pins: Vec<Pin>,
@@ -25,16 +32,20 @@ pub(crate) struct Store<L> {
 
 impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
     /// Nothing known yet; call [`Self::sync`] to read.
-    pub(crate) fn new(paths: &Paths) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(crate) fn new(paths: &Paths) -> std::io::Result<Self> {
+        Ok(Self {
             ports_path: paths.ports(),
             lease_path: paths.wan_lease(),
+            disk: Disk::start()?,
             attached: false,
             pins: Vec::new(),
             pins_saved: true,
             lease: None,
             lease_saved: true,
-        }
+        })
     }
 
     /// Pins in force.
@@ -71,45 +82,112 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
             self.attached = false;
             return false;
         }
-        let appeared = !std::mem::replace(&mut self.attached, true);
-        if appeared {
-            self.read();
+        let appeared = !self.attached && self.read();
+        self.attached |= appeared;
+        if !self.attached {
+            return false;
         }
         if !self.pins_saved {
-            self.pins_saved = write(&self.ports_path, &self.pins);
+            self.pins_saved = self.disk.write(&self.ports_path, &self.pins);
         }
         if !self.lease_saved {
-            self.lease_saved = write(&self.lease_path, &self.lease);
+            self.lease_saved = self.disk.write(&self.lease_path, &self.lease);
         }
         appeared
     }
 
-    fn read(&mut self) {
-        match read::<Vec<Pin>>(&self.ports_path).filter(|pins| !pins.is_empty()) {
+    /// False when the disk does not answer.
+    fn read(&mut self) -> bool {
+        let Some(ports) = self.disk.read(&self.ports_path) else { return false };
+        let Some(lease) = self.disk.read(&self.lease_path) else { return false };
+        match parse::<Vec<Pin>>(&self.ports_path, ports).filter(|pins| !pins.is_empty()) {
             Some(pins) => (self.pins, self.pins_saved) = (pins, true),
             None => self.pins_saved = false,
         }
-        match (&self.lease, read::<Option<L>>(&self.lease_path).flatten()) {
+        match (&self.lease, parse::<Option<L>>(&self.lease_path, lease).flatten()) {
             (None, stored) => (self.lease, self.lease_saved) = (stored, true),
             (Some(_), _) => self.lease_saved = false,
         }
+        true
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let bytes = std::fs::read(path).ok()?;
-    serde_json::from_slice(&bytes)
+fn parse<T: DeserializeOwned>(path: &Path, bytes: Option<Vec<u8>>) -> Option<T> {
+    serde_json::from_slice(&bytes?)
         .inspect_err(|error| eprintln!("{} is not usable and ignored: {error}", path.display()))
         .ok()
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> bool {
-    let text = serde_json::to_vec(value).map_err(std::io::Error::from);
-    match text.and_then(|text| kontor_sys::file::write_durable(path, &text)) {
-        Ok(()) => true,
-        Err(error) => {
-            eprintln!("cannot store {}: {error}; will try again", path.display());
-            false
+enum Job {
+    Read(PathBuf),
+    Write(PathBuf, Vec<u8>),
+}
+
+enum Done {
+    Read(Option<Vec<u8>>),
+    Written(std::io::Result<()>),
+}
+
+/// The thread that touches the disk, one job at a time.
+struct Disk {
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    /// An answer is overdue; until it has come, nothing else is asked of the disk.
+    overdue: bool,
+}
+
+impl Disk {
+    fn start() -> std::io::Result<Self> {
+        let (jobs, jobs_in) = channel();
+        let (done_out, done) = channel();
+        std::thread::Builder::new().name("store".into()).spawn(move || work(&jobs_in, &done_out))?;
+        Ok(Self { jobs, done, overdue: false })
+    }
+
+    /// The content, if the file can be read; nothing at all when the disk does not answer.
+    fn read(&mut self, path: &Path) -> Option<Option<Vec<u8>>> {
+        match self.run(Job::Read(path.to_owned()))? {
+            Done::Read(bytes) => Some(bytes),
+            Done::Written(_) => None,
+        }
+    }
+
+    /// Whether the value is on the disk.
+    fn write<T: Serialize>(&mut self, path: &Path, value: &T) -> bool {
+        let Ok(text) = serde_json::to_vec(value) else { return false };
+        match self.run(Job::Write(path.to_owned(), text)) {
+            Some(Done::Written(Ok(()))) => true,
+            Some(Done::Written(Err(error))) => {
+                eprintln!("cannot store {}: {error}; will try again", path.display());
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn run(&mut self, job: Job) -> Option<Done> {
+        if self.overdue {
+            self.done.try_recv().ok()?;
+            self.overdue = false;
+        }
+        self.jobs.send(job).ok()?;
+        let done = self.done.recv_timeout(PATIENCE).ok();
+        if done.is_none() {
+            eprintln!("the disk does not answer; going on without it");
+            self.overdue = true;
+        }
+        done
+    }
+}
+
+fn work(jobs: &Receiver<Job>, done: &Sender<Done>) {
+    for job in jobs {
+        let answer = match job {
+            Job::Read(path) => Done::Read(std::fs::read(path).ok()),
+            Job::Write(path, bytes) => Done::Written(kontor_sys::file::write_durable(&path, &bytes)),
+        };
+        if done.send(answer).is_err() {
+            return;
         }
     }
 }
@@ -123,7 +201,7 @@ mod tests {
     }
 
     fn store(dir: &Path) -> Store<u32> {
-        Store::new(&Paths::from_args(&[format!("--state={}", dir.display())]))
+        Store::new(&Paths::from_args(&[format!("--state={}", dir.display())])).unwrap()
     }
 
     #[test]
@@ -168,5 +246,26 @@ mod tests {
             assert!(store.sync());
             assert_eq!((store.pins(), store.lease()), (&[][..], None));
         }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_costs_one_short_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("netd")).unwrap();
+        let ports = dir.path().join("netd/ports.json");
+        // Reading a FIFO waits for a writer, as a dying disk may wait for ever.
+        nix::unistd::mkfifo(&ports, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut store = store(dir.path());
+        assert!(!store.sync(), "no answer");
+        store.set_pins(vec![pin("port1")]);
+        let begun = std::time::Instant::now();
+        assert!(!store.sync());
+        assert!(begun.elapsed() < PATIENCE, "it is not waited for again");
+        // The disk comes back: everything is read and written after all.
+        drop(std::fs::OpenOptions::new().write(true).open(&ports).unwrap());
+        std::fs::remove_file(&ports).unwrap();
+        while !store.sync() {}
+        assert!(store.pins_saved);
+        assert!(ports.is_file());
     }
 }

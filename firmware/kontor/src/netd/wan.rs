@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kontor_dhcp4::client::{Client, ClientConfig, Event, Lease, State};
+use kontor_dhcp4::client::{Client, ClientConfig, Event, Lease};
 use kontor_network::{Link, Mac, Observed, RouteOrigin, Uplink};
 use kontor_status::WanLease;
 use serde::{Deserialize, Serialize};
@@ -221,7 +221,9 @@ impl Active {
             }
         }
         change = self.check(now).or(change);
-        if !matches!(self.client.state(), State::InitReboot | State::Rebooting) {
+        // RFC 2131 §3.2: a server that does not answer is no reason to give up a lease that still runs. The
+        // client says when it ends or is refused.
+        if self.current.is_some() {
             self.kept = None;
         }
         while let Some(transmit) = self.client.poll_transmit() {
