@@ -40,6 +40,9 @@ const DECLINE_HOLD: Duration = Duration::from_secs(600);
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Probes under way at once; more DISCOVERs wait for their own retransmission.
 pub const MAX_PROBES: usize = 4096;
+/// Longest client identifier: type, IAID and the longest DUID (RFC 4361 §6.1, RFC 8415 §11.1). Longer ones would
+/// only serve to fill our memory; their clients are known by their hardware address.
+const MAX_CLIENT_ID: usize = 1 + 4 + 130;
 /// Addresses remembered per network.
 pub const MAX_ENTRIES: usize = 65_536;
 
@@ -249,6 +252,12 @@ impl Server {
         all.filter_map(|(network, address, entry)| network.record(now, address, entry)).collect()
     }
 
+    /// How many addresses something is known of; [`Server::records`] has no more.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.networks.iter().map(|network| network.table.len()).sum()
+    }
+
     /// Names of all dynamic leases, for a fresh connection to the name server.
     #[must_use]
     pub fn names(&self) -> Vec<NameChange> {
@@ -417,8 +426,8 @@ impl Peer {
     /// The client of a message; `None` when it has no usable Ethernet address.
     fn of(message: &Message) -> Option<Self> {
         let mac = message.mac().filter(|mac| *mac != [0; 6] && mac[0] & 1 == 0)?;
-        // Identifiers beyond 255 octets (only possible by RFC 3396) would only serve to fill our memory.
-        let client_id = message.options.get(code::CLIENT_ID).filter(|id| id.len() <= 255).unwrap_or_default();
+        let client_id = message.options.get(code::CLIENT_ID);
+        let client_id = client_id.filter(|id| id.len() <= MAX_CLIENT_ID).unwrap_or_default();
         Some(Self { mac, client_id: client_id.to_vec() })
     }
 }

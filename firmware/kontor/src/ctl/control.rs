@@ -6,8 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// PID 1 answers from memory; silence this long means it is not the PID 1 we know.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// PID 1 answers from memory; silence this long means it is not the PID 1 we know. Less than the 5 s of the
+/// watchdog of the console, which asks too.
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest answer read: the bounded log of one service is far below.
 const ANSWER_MAX: u64 = 4 * 1024 * 1024;
 

@@ -35,9 +35,14 @@ impl Table {
     }
 }
 
-/// Text that came from elsewhere (host names, log lines) without what could steer a terminal.
+/// Text that came from elsewhere (host names, log lines) without what could steer a terminal or make a line
+/// read otherwise than it is (Unicode's invisible and direction characters).
 pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect()
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The same for text of several lines.
@@ -66,6 +71,12 @@ mod tests {
         table.row(&["netd", "running"]);
         table.row(&["d\x1b[2J", ""]);
         assert_eq!(table.render(), "NAME   STATE\nnetd   running\nd [2J\n");
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(plain("a\x1b]0;x\x07b\u{9b}2Jc\u{202e}d\u{200b}ä"), "a ]0;x b 2Jc d ä");
+        assert_eq!(plain_lines("a\r\nb\tc\x1b[0m\n"), "a\nb    c [0m\n");
     }
 
     #[test]

@@ -176,10 +176,9 @@ impl Daemon {
         self.check_links();
         self.load_journal();
         let jumped = self.jumps.jumped(now);
-        let records = self.server.records(now);
         // After a jump the times written down mean nothing any more: write them by the new clock.
-        if self.store.wants_rewrite(records.len()) || (jumped && self.store.durable()) {
-            self.store.rewrite(&records);
+        if self.store.wants_rewrite(self.server.known()) || (jumped && self.store.durable()) {
+            self.store.rewrite(&self.server.records(now));
         }
         if self.settings.is_some() && self.names.wants_connection() {
             self.names.connect(&self.server.names());

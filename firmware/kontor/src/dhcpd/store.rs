@@ -5,7 +5,7 @@
 //! when the disk is back: nothing of it depends on what could not be appended.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -15,8 +15,11 @@ use kontor_dhcp4::lease::{self, Record, Replay};
 /// How long an answer may wait for the disk: well under the watchdog's 5 s, and under the 4 s after which
 /// a client asks again.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// No journal of ours is larger; more is not read into RAM.
-const MAX_JOURNAL: u64 = 64 << 20;
+/// From this size on the journal is rewritten once it has doubled: what is read at the next start must fit the
+/// RAM we may use (96 MiB).
+const REWRITE_BYTES: usize = 8 << 20;
+/// No journal of ours is larger; of one that is, only the newest part is read.
+const MAX_JOURNAL: u64 = 32 << 20;
 
 #[derive(Debug)]
 enum Job {
@@ -44,6 +47,9 @@ pub(super) struct Store {
     problem: Option<String>,
     damage: Vec<String>,
     lines: usize,
+    /// Octets in the journal, and how many of them the last rewrite left.
+    bytes: usize,
+    bytes_live: usize,
 }
 
 impl Store {
@@ -53,7 +59,18 @@ impl Store {
         let (done_out, done) = channel();
         std::thread::Builder::new().name("journal".into()).spawn(move || work(&path, &jobs_in, &done_out))?;
         let (problem, damage) = (None, Vec::new());
-        Ok(Self { jobs, done, waiting: false, loaded: false, durable: false, problem, damage, lines: 0 })
+        Ok(Self {
+            jobs,
+            done,
+            waiting: false,
+            loaded: false,
+            durable: false,
+            problem,
+            damage,
+            lines: 0,
+            bytes: 0,
+            bytes_live: 0,
+        })
     }
 
     /// Whether what has been persisted survives a power cut.
@@ -93,12 +110,14 @@ impl Store {
         }
         let lines: String = records.iter().map(Record::to_line).collect();
         self.lines += records.len();
+        self.bytes += lines.len();
         self.write(Job::Append(lines.into_bytes()));
     }
 
     /// Whether the whole state should be written: after trouble, or when the journal has grown.
     pub(super) fn wants_rewrite(&self, live: usize) -> bool {
-        self.loaded && (!self.durable || lease::wants_compaction(self.lines, live))
+        let doubled = self.bytes > REWRITE_BYTES && self.bytes > self.bytes_live.saturating_mul(2);
+        self.loaded && (!self.durable || doubled || lease::wants_compaction(self.lines, live))
     }
 
     /// Writes the whole state in place of the journal.
@@ -108,6 +127,7 @@ impl Store {
         }
         let lines: String = records.iter().map(Record::to_line).collect();
         self.lines = records.len();
+        (self.bytes, self.bytes_live) = (lines.len(), lines.len());
         self.durable = true;
         self.write(Job::Rewrite(lines.into_bytes()));
     }
@@ -174,7 +194,11 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(MAX_JOURNAL).read_to_end(&mut bytes)?,
+        Ok(mut file) => {
+            let older = file.metadata()?.len().saturating_sub(MAX_JOURNAL);
+            file.seek(SeekFrom::Start(older))?;
+            file.take(MAX_JOURNAL).read_to_end(&mut bytes)?
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };

@@ -52,3 +52,31 @@ fn failed_write_is_told_and_made_good() {
     assert!(store.durable());
     assert_eq!(store.problems().count(), 0);
 }
+
+#[test]
+fn of_a_journal_that_is_too_large_the_newest_part_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("leases.journal");
+    let file = File::create(&path).unwrap();
+    file.set_len(MAX_JOURNAL + 5).unwrap();
+    drop(file);
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    write!(file, "\n{}", record(7).to_line()).unwrap();
+    let replay = Store::start(path).unwrap().load().unwrap();
+    assert_eq!(replay.records, [record(7)]);
+}
+
+#[test]
+fn a_journal_of_long_records_is_rewritten_when_it_has_doubled() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::start(root.path().join("leases.journal")).unwrap();
+    store.load().unwrap();
+    let long = Record { client_id: vec![200; 1000], ..record(1) };
+    let all = vec![long; 900];
+    store.rewrite(&all);
+    let rounds = (0..10).take_while(|_| {
+        store.append(&all);
+        !store.wants_rewrite(900)
+    });
+    assert_eq!(rounds.count(), REWRITE_BYTES / all.iter().map(|one| one.to_line().len()).sum::<usize>() - 1);
+}
