@@ -136,6 +136,8 @@ pub(crate) struct Service {
     pub(crate) restarts: u32,
     pub(crate) detail: String,
     pub(crate) reload_pending: bool,
+    /// A one-shot that has done its work: what it made is there, whatever becomes of a later run.
+    pub(crate) succeeded: bool,
     pub(crate) backoff: Backoff,
 }
 
@@ -156,7 +158,7 @@ impl Service {
 
     /// Whether the box can be healthy with this service as it is.
     pub(crate) const fn is_well(&self) -> bool {
-        !self.spec.essential || matches!(self.state, State::Running { .. } | State::Done)
+        !self.spec.essential || self.succeeded || matches!(self.state, State::Running { .. } | State::Done)
     }
 
     pub(crate) fn timeout(&self) -> Option<Duration> {

@@ -104,6 +104,7 @@ impl Supervisor {
                 restarts: 0,
                 detail: String::new(),
                 reload_pending: false,
+                succeeded: false,
                 backoff,
             });
         }
@@ -191,6 +192,7 @@ impl Supervisor {
         if self.services[id].state == State::Launching {
             self.services[id].fail(now);
             self.fail_line(id, reason);
+            self.finish_if_failed(id);
             self.settle(now);
         }
     }
@@ -207,6 +209,7 @@ impl Supervisor {
             _ if self.services[id].spec.kind == Kind::OneShot && exit == Exit::Code(0) => {
                 let service = &mut self.services[id];
                 service.state = State::Done;
+                service.succeeded = true;
                 service.released = true;
                 service.backoff.reset();
                 self.outputs.push_back(Output::Finished { id, success: true });

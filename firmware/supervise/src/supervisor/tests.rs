@@ -191,6 +191,38 @@ fn a_service_on_demand_runs_only_when_asked() {
 }
 
 #[test]
+fn a_one_shot_that_worked_once_and_fails_later_is_no_illness() {
+    let mut supervisor = running();
+    supervisor.handle_timeout(5 * S);
+    assert!(supervisor.health().proven());
+    supervisor.restart(6 * S, 0);
+    let mut now = 6 * S;
+    while supervisor.state(0) != State::Failed {
+        supervisor.spawned(now, 0, 20);
+        supervisor.handle_exit(now, 20, Exit::Code(1));
+        now += 60 * S;
+        for (id, message) in [(1, Message::Watchdog), (2, Message::Watchdog)] {
+            supervisor.handle_message(now, id, message);
+        }
+        supervisor.handle_timeout(now);
+    }
+    // Daemons run, the site of before is in force: a reboot would help nobody.
+    assert!(supervisor.health().feeds_watchdog(now + 1000 * S));
+}
+
+#[test]
+fn a_one_shot_that_cannot_even_be_started_ends_too() {
+    let mut supervisor = trio();
+    let mut now = S;
+    while supervisor.state(0) != State::Failed {
+        supervisor.spawn_failed(now, 0, "no memory");
+        now += 60 * S;
+        supervisor.handle_timeout(now);
+    }
+    assert!(outputs(&mut supervisor).contains(&Output::Finished { id: 0, success: false }));
+}
+
+#[test]
 fn the_box_proves_itself_once() {
     let mut supervisor = running();
     assert_eq!(supervisor.poll_timeout(), Some(5 * S));
