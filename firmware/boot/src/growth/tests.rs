@@ -1,3 +1,5 @@
+//! Growing a disk: nothing to do, room at the end, damaged copies, and a cut at every write.
+
 use proptest::prelude::*;
 
 use super::*;

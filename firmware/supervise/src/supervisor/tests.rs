@@ -1,3 +1,5 @@
+//! Scripts: silence before each deadline and action at it; then random failures over many seeds.
+
 use std::collections::{HashMap, HashSet};
 
 use super::*;
