@@ -180,11 +180,15 @@ impl Daemon {
         if self.store.wants_rewrite(self.server.known()) || (jumped && self.store.durable()) {
             self.store.rewrite(&self.server.records(now));
         }
+        self.connect_names();
+        let problems = self.problems();
+        self.status.update(now.at, &self.server, self.store.durable(), problems);
+    }
+
+    fn connect_names(&mut self) {
         if self.settings.is_some() && self.names.wants_connection() {
             self.names.connect(&self.server.names());
         }
-        let problems = self.problems();
-        self.status.update(now.at, &self.server, self.store.durable(), problems);
     }
 
     /// Reads board and site; a bad or missing one changes nothing.
@@ -220,6 +224,8 @@ impl Daemon {
         // A changed site may have turned fixed names into dynamic ones or back: announce all anew.
         self.names.reset();
         self.load_journal();
+        // At once, so that no lease granted in the meantime goes without its name.
+        self.connect_names();
         let networks = self.links.len();
         eprintln!("site applied: {networks} networks served");
         self.notifier.status(&format!("serving {networks} networks"));
@@ -242,6 +248,7 @@ impl Daemon {
         self.server.adopt(now, replay.records);
         self.store.rewrite(&self.server.records(now));
         self.names.reset();
+        self.connect_names();
         eprintln!("lease journal read: {count} addresses known");
     }
 
