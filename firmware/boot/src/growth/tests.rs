@@ -1,4 +1,4 @@
-//! Growing a disk: nothing to do, room at the end, damaged copies, and a cut at every write.
+//! Growing: both copies agree, a fitting disk stays as it is, and damage is found and refused.
 
 use proptest::prelude::*;
 
