@@ -294,9 +294,10 @@ fn default_root() -> Result<Utf8PathBuf> {
     if let Some(path) = std::env::var("XDG_CACHE_HOME").ok().filter(|path| path.starts_with('/')) {
         return Ok(Utf8PathBuf::from(path).join("kontor"));
     }
-    let home = std::env::var("HOME").ok().filter(|path| !path.is_empty());
-    let home = home.context("no place for the cache: neither KONTOR_CACHE nor HOME is set")?;
-    Ok(Utf8PathBuf::from(home).join(".cache/kontor"))
+    // Without HOME, the account's.
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
+    let home = home.context("no place for the cache: there is no home directory; set KONTOR_CACHE")?;
+    Ok(Utf8PathBuf::try_from(home)?.join(".cache/kontor"))
 }
 
 /// Opens the partial file and waits for its lock. `None` when another process finished the file meanwhile.

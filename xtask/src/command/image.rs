@@ -6,8 +6,15 @@ use camino::Utf8PathBuf;
 use crate::archive::cache::FetchOptions;
 use crate::image::{self, ImageOptions};
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask image                                             for cargo xtask run and the tests
+  cargo xtask image --board generic-x86-64 --site office.toml   for a PC, with its office in it
+  cargo xtask image --dry-run                                   what would go into it";
+
 /// Build a disk image that boots on BIOS and UEFI
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What to build: the name of a file in images/
     #[arg(default_value = "branch")]
@@ -15,7 +22,7 @@ pub struct Args {
     /// The machine to build it for: the name of a file in board/
     #[arg(long, short, default_value = "qemu")]
     pub board: String,
-    /// Give the image a site file, which the box imports at its first boot
+    /// Give the image a site file, which the box imports at its first boot (`cargo xtask site default` prints one)
     #[arg(long, value_name = "FILE")]
     pub site: Option<Utf8PathBuf>,
     /// Write the image here [default: target/images/PRODUCT-BOARD.img]

@@ -9,8 +9,15 @@ use crate::archive::repository::Repository;
 use crate::archive::sets;
 use crate::workspace::Workspace;
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask lock --dry-run            what would change today
+  cargo xtask lock                      take every change
+  cargo xtask lock --package nftables   only this source and what it needs";
+
 /// Resolve every package set against the Debian archive and write rootfs/packages.lock
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Change only these packages (with the others of their source, and what they newly need)
     #[arg(long = "package", value_name = "NAME")]

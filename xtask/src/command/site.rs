@@ -18,8 +18,15 @@ const MIN_PASSWORD: usize = 8;
 /// Longer ones are a paste by mistake; far below what the console reads as one line.
 const MAX_PASSWORD: usize = 128;
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask site default > office.toml       a file to begin with
+  cargo xtask site check office.toml
+  cargo xtask site hash-password               for [console] operator-password-hash";
+
 /// Check site files, make operator password hashes
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

@@ -27,8 +27,15 @@ pub const IMAGE: &str = "KONTOR_IMAGE";
 /// Tells the tests which program was built into it.
 pub const PROGRAM: &str = "KONTOR_PROGRAM";
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test             everything
+  cargo xtask test lease       tests whose name contains this
+  cargo xtask test --no-qemu   no image, no machines";
+
 /// Run every test: of the crates, of the daemons against real peers, and of the image in QEMU
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Only tests whose name contains this
     pub filter: Option<String>,
