@@ -38,6 +38,8 @@ const DECLINE_HOLD: Duration = Duration::from_secs(600);
 /// Wait for an answer to an ARP probe. Hosts on a LAN answer within milliseconds, sleeping phones do not
 /// answer at all, and the client's first retransmission comes after 3 s or more.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// A full pool is told this long: clients without an address ask about once a minute.
+const EXHAUSTED_HOLD: Duration = Duration::from_secs(120);
 /// Probes under way at once; more DISCOVERs wait for their own retransmission.
 pub const MAX_PROBES: usize = 4096;
 /// Longest client identifier: type, IAID and the longest DUID (RFC 4361 §6.1, RFC 8415 §11.1). Longer ones would
@@ -296,10 +298,11 @@ impl Server {
     /// What an administrator should know, in words.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let full = self.networks.iter().filter(|network| network.exhausted > 0);
+        let full = self.networks.iter().filter(|network| network.exhausted_until.is_some());
+        // No counts: every new text is a line on the serial console.
         let full = full.map(|network| {
-            let (name, count) = (&network.config.name, network.exhausted);
-            format!("network {name}: no free address for {count} requests; the pools are too small")
+            let name = &network.config.name;
+            format!("network {name}: no free address for a client; the pools are too small")
         });
         let liars = self.networks.iter().filter_map(|n| n.claimant.problem(&n.config.name));
         full.chain(liars).collect()
@@ -322,7 +325,9 @@ impl Server {
             while let Some(address) = self.networks[index].table.next_expired(now.at) {
                 self.expire(now, index, address);
             }
-            self.networks[index].claimant.handle_timeout(now.at);
+            let network = &mut self.networks[index];
+            network.claimant.handle_timeout(now.at);
+            network.exhausted_until = network.exhausted_until.filter(|until| now.at < *until);
             while let Some(pending) = self.networks[index].take_finished_probe(now.at) {
                 self.networks[index].claimant.handle_silence();
                 self.offer(now, index, pending);

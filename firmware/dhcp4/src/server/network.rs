@@ -30,8 +30,9 @@ pub(super) struct Network {
     pub(super) pending_by_mac: HashMap<[u8; 6], Ipv4Addr>,
     /// Ends of probes, in order: all probes take equally long.
     pub(super) probe_ends: VecDeque<(Instant, Ipv4Addr)>,
-    /// DISCOVERs that found no address since the last one that did.
-    pub(super) exhausted: u64,
+    /// Until when it is worth telling that a DISCOVER found no address, unless one does before. Those of clients
+    /// that have an address do not count: the problem would come and go.
+    pub(super) exhausted_until: Option<Instant>,
     /// Who claims addresses that are probed.
     pub(super) claimant: Claimant,
 }
@@ -44,7 +45,7 @@ impl Network {
             pending: BTreeMap::new(),
             pending_by_mac: HashMap::new(),
             probe_ends: VecDeque::new(),
-            exhausted: 0,
+            exhausted_until: None,
             claimant: Claimant::default(),
         };
         // Otherwise a full pool would be searched among all of them.

@@ -8,7 +8,8 @@ use crate::wire::{Message, MessageType, code};
 use super::allocate::Verdict;
 use super::table::{Entry, Hold};
 use super::{
-    Action, DECLINE_HOLD, MAX_PROBES, NameChange, Now, OFFER_HOLD, PROBE_TIMEOUT, Peer, Pending, Server, name,
+    Action, DECLINE_HOLD, EXHAUSTED_HOLD, MAX_PROBES, NameChange, Now, OFFER_HOLD, PROBE_TIMEOUT, Peer,
+    Pending, Server, name,
 };
 
 impl Server {
@@ -36,13 +37,13 @@ impl Server {
         }
         let requested = message.options.address(code::REQUESTED_ADDRESS);
         let Some(address) = network.choose(peer, requested, avoid) else {
-            network.exhausted += 1;
+            network.exhausted_until = Some(now.at + EXHAUSTED_HOLD);
             return;
         };
-        network.exhausted = 0;
         if !network.wants_probe(now.at, peer, address) {
             return self.offer(now, index, (address, pending));
         }
+        network.exhausted_until = None;
         if network.pending.len() >= MAX_PROBES || network.pending.contains_key(&address) {
             return;
         }
