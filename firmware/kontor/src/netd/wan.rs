@@ -122,7 +122,7 @@ impl Wan {
     /// The disk appeared: a client that has no lease yet starts again with the stored one.
     pub(crate) fn restore(&mut self, saved: Option<&SavedLease>) {
         let idle =
-            self.active.as_ref().is_some_and(|active| active.current.is_none() && active.probe.is_none());
+            self.active.as_ref().is_some_and(|active| active.in_use().is_none() && active.probe.is_none());
         if idle && saved.is_some() {
             self.active = None;
         }
