@@ -55,6 +55,8 @@ pub(super) fn prepare() -> Vec<String> {
     attempt("cannot set kernel.modprobe", fs::write("/proc/sys/kernel/modprobe", "/usr/sbin/kontor"));
     // What services log early must not be lost to the kernel's rate limit.
     attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
+    // A break on the serial line, or a cat on the keyboard, must not reboot the office.
+    attempt("cannot set kernel.sysrq", fs::write("/proc/sys/kernel/sysrq", "0"));
     attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
     attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
     // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.

@@ -6,13 +6,14 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use kontor_config::MAX_SITE_SIZE;
 use kontor_status::StorageStatus;
 use kontor_status::paths::Paths;
 use kontor_sys::file::write_durable;
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 /// Old entries beyond these are dropped: at 256 KiB each they stay far below a data partition's size.
@@ -40,7 +41,10 @@ pub(super) fn is_durable(paths: &Paths) -> bool {
 /// A file nobody has checked, cut off just beyond the biggest size a site file may have (the parser
 /// then refuses it). Nothing when there is no such file, or only an empty one: what a power cut may leave.
 pub(super) fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs::File::open(path) {
+    // A pipe without a writer must not hold the caller up; its place is an error, not a wait.
+    let opened = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = match opened {
+        Ok(file) if !file.metadata()?.is_file() => return Err(io::Error::other("not a regular file")),
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -265,3 +265,11 @@ fn arguments_mix_with_the_options_of_paths() {
     assert_eq!((arguments.who.as_deref(), arguments.why.as_deref()), (Some("me"), Some("new printer")));
     assert!(super::Arguments::parse(&["--what".to_owned(), "x".to_owned()]).is_err());
 }
+
+#[test]
+fn a_pipe_is_no_site_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pipe = scratch.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(store::read_bounded(&pipe).unwrap_err().to_string(), "not a regular file");
+}
