@@ -22,8 +22,11 @@ use crate::qemu::{
     Accel, Backend, Firmware, Forward, Machine, Nic, Protocol, Serial, UserNet, VIRTIO_NET, development_site,
     disk,
 };
+use crate::scratch;
 use crate::workspace::Workspace;
 
+/// Folders of running machines, in target/images.
+const RUN_PREFIX: &str = "run-";
 /// What the console says when the gateway works.
 const READY: &str = "kontor: gateway ready";
 /// By emulation on a loaded machine; a healthy boot takes a tenth of it.
@@ -72,12 +75,23 @@ pub fn run(args: &Args) -> Result<()> {
     let office = Office::new(args)?;
     let built = image::build(&office.options)?;
     // Beside the image, so that the copy needs no second file system.
-    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(Workspace::locate().images())?;
+    let images = Workspace::locate().images();
+    scratch::sweep(&images, RUN_PREFIX);
+    let (folder, _claim) = scratch::directory(&images, RUN_PREFIX)?;
     let outcome = boot(args, &office, &built, folder.path());
     if args.keep {
-        eprintln!("kept: {}", folder.keep().display());
+        keep(folder)?;
     }
     outcome
+}
+
+/// Out of reach of the next run's sweep.
+fn keep(folder: tempfile::TempDir) -> Result<()> {
+    let name = folder.path().file_name().and_then(|name| name.to_str()).unwrap_or(RUN_PREFIX);
+    let kept = folder.path().with_file_name(name.replacen(RUN_PREFIX, "kept-", 1));
+    std::fs::rename(folder.keep(), &kept).with_context(|| format!("keeping {}", kept.display()))?;
+    eprintln!("kept: {}", kept.display());
+    Ok(())
 }
 
 /// What the machine is told about its office.
