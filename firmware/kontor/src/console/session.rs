@@ -36,7 +36,7 @@ const HELP: &str = "\
   leases               who has which address
   links                ports, carriers, addresses
   logs [NAME] [-n N]   the newest log lines of a service, or of all
-  reload               every daemon reads the site file again
+  reload               check the stored site file again and apply it
   site load            paste a new site file, check it and put it in force
   site check           paste a site file, check it and change nothing
   site show            the site file in force

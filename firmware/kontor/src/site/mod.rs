@@ -90,9 +90,10 @@ fn boot(paths: &Paths) -> anyhow::Result<()> {
 
 fn check(paths: &Paths, file: &str) -> anyhow::Result<()> {
     let bytes = read(file)?;
-    match Site::parse_bytes(file, &bytes, &board(paths)?) {
-        Ok(site) => print(&format!("{file}: right, the site of {}\n", site.office.name)),
-        Err(report) => bail!("{file} has mistakes\n\n{report}"),
+    let name = shown(file);
+    match Site::parse_bytes(name, &bytes, &board(paths)?) {
+        Ok(site) => print(&format!("{name}: right, the site of {}\n", site.office.name)),
+        Err(report) => bail!("{name} has mistakes\n\n{report}"),
     }
 }
 
@@ -103,8 +104,7 @@ fn load(paths: &Paths, file: &str, arguments: &Arguments) -> anyhow::Result<()> 
         when: calendar::utc(std::time::SystemTime::now()),
         why: arguments.why.clone().unwrap_or_default(),
     };
-    let name = if file == "-" { "site.toml" } else { file };
-    let loaded = load::load(paths, &board(paths)?, name, &bytes, &info)?;
+    let loaded = load::load(paths, &board(paths)?, shown(file), &bytes, &info)?;
     if let Some(warning) = loaded.warning {
         eprintln!("warning: {warning}");
     }
@@ -119,7 +119,11 @@ fn show(paths: &Paths) -> anyhow::Result<()> {
 }
 
 fn history(paths: &Paths) -> anyhow::Result<()> {
-    for number in store::numbers(paths)? {
+    let numbers = store::numbers(paths)?;
+    if numbers.is_empty() {
+        return print("no site file has been loaded on this box yet\n");
+    }
+    for number in numbers {
         let line = match store::info(paths, number) {
             Some(Info { who, when, why }) => format!("{number:04}  {when}  {who}  {why}"),
             None => format!("{number:04}  (its header is damaged)"),
@@ -133,6 +137,11 @@ fn board(paths: &Paths) -> anyhow::Result<Board> {
     let name = paths.board.display().to_string();
     let text = std::fs::read_to_string(&paths.board).with_context(|| name.clone())?;
     Board::parse(&name, &text).map_err(|report| anyhow::anyhow!("the board file is wrong\n\n{report}"))
+}
+
+/// How a report names the file: what was pasted has no name of its own.
+fn shown(file: &str) -> &str {
+    if file == "-" { "site.toml" } else { file }
 }
 
 fn read(file: &str) -> anyhow::Result<Vec<u8>> {
