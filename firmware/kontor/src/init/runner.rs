@@ -65,7 +65,15 @@ impl Runner {
     /// Opens the sockets; only what nothing works without is an error.
     pub(super) fn new(version: String, board: String, services: Vec<Service>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(Path::new(paths::RUN).join("init"))?;
-        let signals = [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPWR, Signal::SIGHUP];
+        let signals = [
+            Signal::SIGCHLD,
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGUSR1,
+            Signal::SIGUSR2,
+            Signal::SIGPWR,
+            Signal::SIGHUP,
+        ];
         let specs = services.iter().map(|service| service.spec.clone()).collect();
         let seed = u64::try_from(now().as_nanos()).unwrap_or(0);
         let control = Control::bind(Path::new(paths::INIT_SOCKET));
@@ -156,7 +164,9 @@ impl Runner {
         while let Some(signal) = self.signals.next() {
             match signal {
                 Signal::SIGINT => self.begin_shutdown(now, Action::Reboot, "Ctrl-Alt-Del"),
-                Signal::SIGTERM | Signal::SIGPWR => {
+                // What busybox's `reboot`, `halt` and `poweroff` send to PID 1.
+                Signal::SIGTERM => self.begin_shutdown(now, Action::Reboot, signal.as_str()),
+                Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGPWR => {
                     self.begin_shutdown(now, Action::PowerOff, signal.as_str())
                 }
                 Signal::SIGHUP => self.supervisor.reload(),
