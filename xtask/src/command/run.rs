@@ -238,8 +238,9 @@ fn until_ready(session: &mut Session, control: &QmpListener) -> Result<()> {
     std::io::stdout().flush()?;
     let deadline = Instant::now() + POWER_OFF_LIMIT;
     while Instant::now() < deadline {
-        // Pressed again like a person would: the button's driver may just have been loaded.
-        qmp.system_powerdown()?;
+        // Pressed again like a person would: the button's driver may just have been loaded. A machine that
+        // is ending takes no more orders; the session tells how it ended.
+        let _ = qmp.system_powerdown();
         let again = Instant::now() + POWER_BUTTON_PAUSE;
         loop {
             match session.next(again)? {

@@ -146,9 +146,14 @@ impl Qmp {
 
     fn read(&mut self) -> Result<Value> {
         let mut line = String::new();
-        if self.stream.read_line(&mut line)? == 0 {
-            bail!("QEMU closed its control connection");
-        }
+        match self.stream.read_line(&mut line) {
+            Ok(0) => bail!("QEMU closed its control connection"),
+            // It ended with a command of ours unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                bail!("QEMU closed its control connection")
+            }
+            result => result?,
+        };
         serde_json::from_str(&line).with_context(|| format!("not JSON: {line:?}"))
     }
 }
