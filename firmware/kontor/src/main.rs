@@ -6,6 +6,7 @@
 
 use std::process::ExitCode;
 
+mod calendar;
 mod console;
 mod ctl;
 mod dhcpd;

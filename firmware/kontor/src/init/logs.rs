@@ -1,7 +1,9 @@
 //! Lines of the services, bounded in RAM: the last 64 KiB of each, and the last errors of all.
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
+
+use crate::calendar;
 
 /// Bytes kept per service.
 const RING_BYTES: usize = 64 << 10;
@@ -119,28 +121,7 @@ fn classify(text: &str) -> Line {
 
 /// The wall clock as RFC 3339, in UTC and to the second.
 pub(super) fn wall_clock() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format_utc(now.as_secs())
-}
-
-fn format_utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-/// Days since 1970 to year, month, day (Howard Hinnant's `civil_from_days`, for days after the epoch).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let of_era = shifted % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
+    calendar::utc(SystemTime::now())
 }
 
 #[cfg(test)]
@@ -182,13 +163,5 @@ mod tests {
         (0..25).for_each(|n| errors.push(n.to_string()));
         assert_eq!(errors.all().len(), MAX_ERRORS);
         assert_eq!(errors.all().last().unwrap(), "24");
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        assert_eq!(format_utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(format_utc(1_709_164_799), "2024-02-28T23:59:59Z");
-        assert_eq!(format_utc(1_709_164_800), "2024-02-29T00:00:00Z");
-        assert_eq!(format_utc(1_795_284_245), "2026-11-21T18:04:05Z");
     }
 }

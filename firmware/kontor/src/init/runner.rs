@@ -52,8 +52,6 @@ pub(super) struct Runner {
     next_save: Option<Duration>,
     /// Storage finished while `site` was still running: it runs once more.
     site_again: bool,
-    /// All essential services have been well for long enough.
-    proven: bool,
 }
 
 /// Time since the kernel started.
@@ -96,7 +94,6 @@ impl Runner {
             next_tick: Duration::ZERO,
             next_save: None,
             site_again: false,
-            proven: false,
         })
     }
 
@@ -247,7 +244,6 @@ impl Runner {
                 }
                 Output::Proven => {
                     kmsg::info("all essential services are up");
-                    self.proven = true;
                     self.mark_good(now);
                 }
                 Output::AllStopped => {
@@ -293,7 +289,7 @@ impl Runner {
     /// When the box has proved itself and the disk that keeps the verdict is there, whichever comes last.
     fn mark_good(&mut self, now: Duration) {
         let storage = self.supervisor.find(STORAGE).map(|id| self.supervisor.state(id));
-        if self.proven && matches!(storage, Some(State::Done | State::Failed)) {
+        if self.supervisor.health().proven() && matches!(storage, Some(State::Done | State::Failed)) {
             self.run_again(now, MARK_GOOD);
         }
     }

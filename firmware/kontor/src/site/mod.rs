@@ -5,7 +5,6 @@
 //! `kontor-config`'s.
 
 mod boot;
-mod calendar;
 mod copy;
 mod in_force;
 mod load;
@@ -22,6 +21,7 @@ use anyhow::{Context, bail};
 use kontor_config::{Board, Site};
 use kontor_status::paths::Paths;
 
+use crate::calendar;
 use store::Info;
 
 const USAGE: &str = "usage: kontor site boot

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// RFC 3339 in UTC, to the second. A clock before 1970 (no RTC) shows as 1970.
-pub(super) fn utc(time: SystemTime) -> String {
+pub(crate) fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -36,6 +36,9 @@ mod tests {
     #[test]
     fn known_dates() {
         check(0, "1970-01-01T00:00:00Z");
+        check(1_709_164_799, "2024-02-28T23:59:59Z");
+        check(1_709_164_800, "2024-02-29T00:00:00Z");
+        check(1_795_284_245, "2026-11-21T18:04:05Z");
         check(951_782_399, "2000-02-28T23:59:59Z");
         check(951_782_400, "2000-02-29T00:00:00Z");
         check(4_107_542_400, "2100-03-01T00:00:00Z");
