@@ -1,6 +1,7 @@
 //! The builder: from locked Debian packages and this workspace to one disk image.
 
 pub mod archive;
+pub mod bench;
 pub mod command;
 pub mod deb;
 pub mod image;
