@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::command::{image, lock, run, site, sizes, test};
+use xtask::command::{bench, image, lock, run, site, sizes, test};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -23,6 +23,7 @@ enum Command {
     Test(test::Args),
     Sizes(sizes::Args),
     Site(site::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Sizes(args) => sizes::run(&args),
         Command::Site(args) => site::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

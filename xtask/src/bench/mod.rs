@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
+pub mod build;
 pub mod report;
 pub mod samples;
 

@@ -101,7 +101,10 @@ mod tests {
     fn the_table_names_every_series() {
         let text = report().to_string();
         assert!(text.starts_with("bench dns (cpu_s_per_1e6_queries)\n"), "{text}");
-        assert!(text.contains("  unbound                     4.000        4.000        5.000   0.500\n"), "{text}");
+        assert!(
+            text.contains("  unbound                     4.000        4.000        5.000   0.500\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use camino::Utf8PathBuf;
 
-use crate::bench::LEAST_ROUNDS;
+use crate::archive::cache::FetchOptions;
+use crate::bench::{LEAST_ROUNDS, Report, build};
 
 /// Measure ours against its peers, in turn and in one run
 #[derive(Debug, Clone, clap::Args)]
@@ -13,7 +14,10 @@ pub struct Args {
 }
 
 #[derive(Debug, Clone, clap::Subcommand)]
-enum Which {}
+enum Which {
+    /// Building an image from cached packages, nothing built yet
+    Build(Common),
+}
 
 /// What every benchmark can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,6 +28,9 @@ pub struct Common {
     /// Write the result as JSON, too
     #[arg(long, value_name = "FILE")]
     pub json: Option<Utf8PathBuf>,
+    /// How packages may be had
+    #[command(flatten)]
+    pub fetch: FetchOptions,
 }
 
 /// Runs the command.
@@ -31,5 +38,14 @@ pub struct Common {
 /// # Errors
 /// When something a benchmark needs is missing, or a subject fails.
 pub fn run(args: &Args) -> Result<()> {
-    match args.which {}
+    match &args.which {
+        Which::Build(common) => finish(common, &build::run(common)?),
+    }
+}
+
+fn finish(common: &Common, report: &Report) -> Result<()> {
+    if let Some(path) = &common.json {
+        report.save(path)?;
+    }
+    super::print(report)
 }

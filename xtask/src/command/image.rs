@@ -50,6 +50,7 @@ impl Args {
             site_text: None,
             output: self.output.clone(),
             program: self.program.clone(),
+            steps: None,
             fetch: self.fetch.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
+pub mod bench;
 pub mod image;
 pub mod lock;
 pub mod run;

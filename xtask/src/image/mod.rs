@@ -57,6 +57,8 @@ pub struct ImageOptions {
     pub output: Option<Utf8PathBuf>,
     /// The firmware's program, if it is not to be compiled.
     pub program: Option<Utf8PathBuf>,
+    /// Where the results of steps are kept; by default `target/images/steps`.
+    pub steps: Option<Utf8PathBuf>,
     /// How packages may be had.
     pub fetch: FetchOptions,
 }
@@ -70,6 +72,7 @@ impl Default for ImageOptions {
             site_text: None,
             output: None,
             program: None,
+            steps: None,
             fetch: FetchOptions::default(),
         }
     }
@@ -141,7 +144,7 @@ impl Build {
         let mut lock = checked_lock(&workspace)?;
         // Mistakes first: a plan costs nothing, a download may.
         Plan::new(options, &workspace, &lock)?;
-        let steps = Steps::open(workspace.images().join("steps"))?;
+        let steps = Steps::open(options.steps.clone().unwrap_or_else(|| workspace.images().join("steps")))?;
         let cache = Cache::open(&options.fetch)?;
         cache.provide(&mut lock, &[BASE_SET, TOOLS_SET])?;
         let tools = Tools::prepare(&lock, &cache, workspace.target())?;
