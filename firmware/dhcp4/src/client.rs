@@ -173,6 +173,14 @@ impl Client {
         self.transmits.clear();
     }
 
+    /// Makes sure of the lease by INIT-REBOOT, as after a cable was out; without a lease nothing changes.
+    pub fn ask_again(&mut self, now: Instant) {
+        if self.link && self.held.is_some() {
+            self.link_down();
+            self.link_up(now);
+        }
+    }
+
     /// Somebody else answers for our address (RFC 5227 probe by the caller): DECLINE it and start over.
     pub fn handle_conflict(&mut self, now: Instant) {
         let Some(held) = self.held.clone() else { return };

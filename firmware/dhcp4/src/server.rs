@@ -197,7 +197,19 @@ pub struct Server {
     domain: String,
     names: name::Names,
     networks: Vec<Network>,
+    surroundings: Surroundings,
     actions: VecDeque<Action>,
+}
+
+/// What the server must know of the cables around it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The box's own hardware addresses. With two of its ports in one switch its own DHCP client is heard here; it
+    /// is never served.
+    pub own_macs: Vec<[u8; 6]>,
+    /// Networks whose wire also is somebody else's: no new client is answered there, as it may belong to the
+    /// others. Those that have a lease of ours keep it.
+    pub exposed: Vec<String>,
 }
 
 impl Server {
@@ -230,6 +242,11 @@ impl Server {
         }
         let names = self.names();
         self.names.hold(names.into_iter().map(|change| (change.name, change.address)));
+    }
+
+    /// Says which cables are where.
+    pub fn set_surroundings(&mut self, surroundings: Surroundings) {
+        self.surroundings = surroundings;
     }
 
     /// Takes over what a journal held, e.g. when the disk appears. What has been leased in the meantime wins.
@@ -330,7 +347,9 @@ impl Server {
             network.exhausted_until = network.exhausted_until.filter(|until| now.at < *until);
             while let Some(pending) = self.networks[index].take_finished_probe(now.at) {
                 self.networks[index].claimant.handle_silence();
-                self.offer(now, index, pending);
+                if !self.is_exposed(index) {
+                    self.offer(now, index, pending);
+                }
             }
         }
     }
@@ -360,7 +379,10 @@ impl Server {
     pub fn handle_message(&mut self, now: Now, arrived_on: usize, message: &Message) {
         let Some(index) = self.network_of(arrived_on, message) else { return };
         let Some(peer) = Peer::of(message) else { return };
-        if message.op != Op::Request {
+        if message.op != Op::Request || self.surroundings.own_macs.contains(&peer.mac) {
+            return;
+        }
+        if self.is_exposed(index) && !self.extends(index, message, &peer) {
             return;
         }
         // No message type: plain BOOTP, which has no leases. Not served.
@@ -371,6 +393,23 @@ impl Server {
             Some(MessageType::Release) => self.release(now, index, message, &peer),
             Some(MessageType::Inform) => self.inform(index, arrived_on, message),
             _ => {}
+        }
+    }
+
+    fn is_exposed(&self, index: usize) -> bool {
+        self.surroundings.exposed.contains(&self.networks[index].config.name)
+    }
+
+    /// Whether a message only concerns a lease of ours that runs: RENEWING, REBINDING, and the end of it.
+    fn extends(&self, index: usize, message: &Message, peer: &Peer) -> bool {
+        let held = |entry: &Entry| entry.mac == peer.mac && entry.hold == Hold::Leased;
+        let known = self.networks[index].table.get(message.ciaddr).is_some_and(held);
+        let others = message.options.address(code::SERVER_ID).is_some();
+        match message.message_type() {
+            Some(MessageType::Request) => known && !others,
+            Some(MessageType::Release) => known,
+            Some(MessageType::Decline) => true,
+            _ => false,
         }
     }
 

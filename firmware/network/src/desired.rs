@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use kontor_config::Site;
 use kontor_config::site::{Address, Network, Zone};
 
+use crate::collision::{Collision, admit};
 use crate::{Assignment, Mac, Nic, Route, RouteOrigin};
 
 /// Metric of the default route. Not 0, so that a later second uplink or a tunnel can be preferred over it.
@@ -75,6 +76,8 @@ pub struct Desired {
     pub addresses: Vec<(String, Ipv4Net)>,
     /// Routes we own.
     pub routes: Vec<Route>,
+    /// Why the external network is not in use although it gave us an address.
+    pub collision: Option<Collision>,
     /// What cannot be had, and what to do about it.
     pub problems: Vec<String>,
 }
@@ -101,29 +104,6 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
     out
 }
 
-/// The uplink as it may be installed, or why not: it must not take addresses away from an internal network.
-///
-/// # Errors
-/// A sentence for people that says which networks collide and what to do.
-pub fn check_uplink(site: &Site, uplink: &Uplink) -> Result<(), String> {
-    match overlapping(site, uplink.address.trunc()) {
-        None => Ok(()),
-        Some((name, lan)) => Err(format!(
-            "the external network is {} but {name} is {}: both overlap, so the way out stays off and {name} \
-             keeps working; change the address of {name} in the site file or the network of the provider's router",
-            uplink.address.trunc(),
-            lan.trunc()
-        )),
-    }
-}
-
-fn overlapping(site: &Site, net: Ipv4Net) -> Option<(&str, Ipv4Net)> {
-    site.networks_in(Zone::Internal).find_map(|network| {
-        let lan = network.static_address()?;
-        (lan.contains(&net) || net.contains(&lan.trunc())).then_some((network.name.as_str(), lan))
-    })
-}
-
 fn add_network(out: &mut Desired, inputs: Inputs<'_>, network: &Network) {
     let open = network.zone == Zone::Internal || inputs.external_open;
     let uplink = uplink_of(out, inputs, network).filter(|_| open);
@@ -132,7 +112,7 @@ fn add_network(out: &mut Desired, inputs: Inputs<'_>, network: &Network) {
         return;
     }
     match (&network.address, uplink) {
-        (_, Some(uplink)) => add_uplink(out, inputs.site, network, &uplink),
+        (_, Some(uplink)) => add_uplink(out, network, &uplink),
         (Address::Static { address, .. }, None) if network.zone == Zone::Internal => {
             out.addresses.push((network.interface(), *address));
         }
@@ -153,10 +133,14 @@ fn uplink_of(out: &mut Desired, inputs: Inputs<'_>, network: &Network) -> Option
             origin: RouteOrigin::Site,
         },
     };
-    match check_uplink(inputs.site, &uplink) {
-        Ok(()) => Some(uplink),
-        Err(problem) => {
-            out.problems.push(problem);
+    match admit(inputs.site, &uplink) {
+        Ok((uplink, left_out)) => {
+            out.problems.extend(left_out);
+            Some(uplink)
+        }
+        Err(collision) => {
+            out.problems.push(collision.to_string());
+            out.collision = Some(collision);
             None
         }
     }
@@ -207,7 +191,7 @@ fn unused_card(nic: &Nic) -> String {
     format!("the network card{pci}{mac} stays unused: the board has no port left for it")
 }
 
-fn add_uplink(out: &mut Desired, site: &Site, network: &Network, uplink: &Uplink) {
+fn add_uplink(out: &mut Desired, network: &Network, uplink: &Uplink) {
     let interface = network.interface();
     out.addresses.push((interface.clone(), uplink.address));
     let route = |destination, gateway, metric| Route {
@@ -221,15 +205,8 @@ fn add_uplink(out: &mut Desired, site: &Site, network: &Network, uplink: &Uplink
         out.routes.push(route(Ipv4Net::default(), uplink.gateway, DEFAULT_METRIC));
     }
     for (destination, gateway) in &uplink.routes {
-        let destination = destination.trunc();
-        // A default route is /0 and overlaps everything by nature; more specific ones may not touch a LAN.
-        match overlapping(site, destination).filter(|_| destination.prefix_len() > 0) {
-            Some((name, _)) => {
-                out.problems
-                    .push(format!("the lease's route to {destination} is ignored: it overlaps {name}"));
-            }
-            None if out.routes.iter().any(|known| known.destination == destination) => {}
-            None => out.routes.push(route(destination, *gateway, LEASE_METRIC)),
+        if !out.routes.iter().any(|known| known.destination == *destination) {
+            out.routes.push(route(*destination, *gateway, LEASE_METRIC));
         }
     }
 }

@@ -12,6 +12,9 @@ pub struct NetStatus {
     pub links: Vec<LinkStatus>,
     /// State of the external network.
     pub wan: WanState,
+    /// Internal networks that are plugged into the same switch as the external one: nothing may be offered there.
+    #[serde(default)]
+    pub exposed: Vec<String>,
     /// What is wrong, for people; empty when all is well.
     pub problems: Vec<String>,
 }
@@ -46,6 +49,18 @@ pub enum WanState {
     Acquiring {
         /// RFC 2131 state name.
         client: String,
+    },
+    /// Nothing is plugged in, or the other end is off. What was leased stays until it ends.
+    Unplugged {
+        /// Interface.
+        interface: String,
+    },
+    /// There is an address, but it cannot be used: it collides with an internal network.
+    Colliding {
+        /// The external network.
+        external: Ipv4Net,
+        /// Name of the internal network.
+        network: String,
     },
     /// Up.
     Up(WanLease),

@@ -22,12 +22,17 @@ pub enum Traffic {
     Udp(u16),
     /// ARP packets.
     Arp,
+    /// Everything of this Ethernet type.
+    Ethernet(u16),
 }
 
 impl Traffic {
     fn ether_type(self) -> u16 {
-        let ether_type = if self == Self::Arp { libc::ETH_P_ARP } else { libc::ETH_P_IP };
-        ether_type as u16
+        match self {
+            Self::Udp(_) => libc::ETH_P_IP as u16,
+            Self::Arp => libc::ETH_P_ARP as u16,
+            Self::Ethernet(ether_type) => ether_type,
+        }
     }
 }
 

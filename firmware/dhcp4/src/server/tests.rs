@@ -6,6 +6,7 @@ use crate::wire::DEFAULT_MESSAGE_SIZE;
 mod invariants;
 mod names;
 mod pools;
+mod surroundings;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const PRINTER: [u8; 6] = [0x52, 0x54, 0, 0, 0, 0x10];

@@ -103,7 +103,9 @@ pub(super) fn ready_line(site: &Site, snapshot: &Snapshot) -> Option<String> {
         site.networks_in(Zone::Internal).map(|network| lan(net, network)).collect();
     let wan = match &net.wan {
         WanState::Up(lease) => format!("{} on {}", lease.address, lease.interface),
-        _ => "waiting".to_owned(),
+        WanState::Unplugged { .. } => "without a cable".to_owned(),
+        WanState::Colliding { .. } => "off".to_owned(),
+        WanState::Down | WanState::Acquiring { .. } => "waiting".to_owned(),
     };
     let slot = show::slot_name(snapshot);
     Some(format!("kontor: gateway ready: {}, WAN {wan}, slot {slot}", lans?.join(", ")))

@@ -102,6 +102,12 @@ fn internet(net: Option<&NetStatus>) -> String {
     match net.map(|net| &net.wan) {
         None | Some(WanState::Down) => "down".to_owned(),
         Some(WanState::Acquiring { client }) => format!("asking for an address ({client})"),
+        Some(WanState::Unplugged { interface }) => {
+            format!("no cable in {interface}, or the device at its other end is off")
+        }
+        Some(WanState::Colliding { external, network }) => {
+            format!("off: {external} outside collides with {network}")
+        }
         Some(WanState::Up(lease)) => {
             let gateway = lease.gateway.map(|gateway| format!(" through {gateway}")).unwrap_or_default();
             let how = if lease.lease_time_s.is_some() { "by DHCP" } else { "fixed" };

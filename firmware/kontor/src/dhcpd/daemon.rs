@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use super::clock::{self, JumpDetector};
 use super::link::Link;
 use super::names::NamesLink;
-use super::settings::Settings;
+use super::settings::{Settings, surroundings};
 use super::status::StatusFile;
 use super::store::Store;
 
@@ -110,6 +110,7 @@ impl Daemon {
         if ports {
             self.ports.drain().context("watching netd's report")?;
             self.check_links();
+            self.server.set_surroundings(surroundings(&self.paths));
         }
         Ok(())
     }
@@ -209,6 +210,7 @@ impl Daemon {
         self.site_problem = None;
         let first = self.settings.is_none();
         self.server.configure(clock::now(), settings.server.clone());
+        self.server.set_surroundings(surroundings(&self.paths));
         if self.settings.as_ref().is_none_or(|old| old.interfaces != settings.interfaces) {
             // The old sockets must be closed first: an interface may serve another network now.
             self.links.clear();

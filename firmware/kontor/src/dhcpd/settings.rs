@@ -6,7 +6,8 @@ use anyhow::Context;
 use ipnet::Ipv4Net;
 use kontor_config::site::{Dhcp, Network, Zone};
 use kontor_config::{Board, Site};
-use kontor_dhcp4::server::{NetworkConfig, Reservation, ServerConfig};
+use kontor_dhcp4::server::{NetworkConfig, Reservation, ServerConfig, Surroundings};
+use kontor_status::NetStatus;
 use kontor_status::paths::Paths;
 
 /// What dhcpd does: the machine's configuration and the interface of each of its networks.
@@ -47,6 +48,19 @@ impl Settings {
     }
 }
 
+/// What netd says of the cables; nothing while its file is absent or unreadable.
+pub(super) fn surroundings(paths: &Paths) -> Surroundings {
+    let text = std::fs::read(paths.net_status()).unwrap_or_default();
+    let net: NetStatus = serde_json::from_slice(&text).unwrap_or_default();
+    let own_macs = net.links.iter().filter_map(|link| parse_mac(link.mac.as_deref()?)).collect();
+    Surroundings { own_macs, exposed: net.exposed }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let octets: Option<Vec<u8>> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+    octets?.try_into().ok()
+}
+
 fn network_config(network: &Network, address: Ipv4Net, dhcp: &Dhcp) -> NetworkConfig {
     let own: Vec<Ipv4Addr> = vec![address.addr()];
     let reservations = dhcp.reservations.iter();
@@ -60,5 +74,19 @@ fn network_config(network: &Network, address: Ipv4Net, dhcp: &Dhcp) -> NetworkCo
         reservations: reservations
             .map(|r| Reservation { name: r.name.clone(), mac: r.mac, address: r.address })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_as_netd_writes_them() {
+        assert_eq!(parse_mac("52:54:00:4b:01:ff"), Some([0x52, 0x54, 0, 0x4b, 1, 0xff]));
+        for wrong in ["", "52:54:00:4b:01", "52:54:00:4b:01:ff:00", "zz:54:00:4b:01:ff", "152:54:00:4b:01:ff"]
+        {
+            assert_eq!(parse_mac(wrong), None, "{wrong}");
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! netd's state and the one thing it does: make the kernel match the site file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kontor_config::site::{Address, Zone};
+use kontor_config::site::{Address, Network, Zone};
 use kontor_config::{Board, Site};
 use kontor_network::{Assignment, Desired, Inputs, Observed, assign, desired, diff};
+use kontor_status::NetStatus;
 use kontor_status::paths::Paths;
-use kontor_status::{NetStatus, WanLease, WanState};
 use kontor_sys::notify::Notifier;
 
+use super::files::{accept_ra, is_forwarding, read_board, read_site, write_status};
 use super::firewall::{self, Firewall};
+use super::guard::Guard;
 use super::netlink::{self, Netlink};
 use super::store::Store;
 use super::wan::{SavedLease, Wan};
@@ -49,6 +51,7 @@ pub(crate) struct Daemon {
     inherited: bool,
     store: Store<SavedLease>,
     pub(crate) wan: Wan,
+    pub(crate) guard: Guard,
     faults: Faults,
     retry: Retry,
     published: Option<NetStatus>,
@@ -102,6 +105,7 @@ impl Daemon {
             inherited: is_forwarding(&places.proc_sys),
             store: Store::new(&places.paths)?,
             wan: Wan::new(),
+            guard: Guard::new(),
             faults: Faults { board: fault, ..Faults::default() },
             retry: Retry::default(),
             published: None,
@@ -168,7 +172,17 @@ impl Daemon {
         if let Some(saved) = self.wan.take_change() {
             self.store.set_lease(saved);
         }
+        if self.wan.heard_ourselves() {
+            self.guard.suspect();
+        }
         self.reconcile().await;
+    }
+
+    /// A probe may have come in, or is due; see [`Guard`].
+    pub(crate) async fn watch_loops(&mut self) {
+        if self.guard.turn() {
+            self.reconcile().await;
+        }
     }
 
     /// Every two seconds: the supervisor hears that the main loop lives, the disk may have appeared.
@@ -329,6 +343,7 @@ impl Daemon {
         let lease = uplink.as_ref();
         let external_open = self.firewall.is_loaded();
         let desired = desired(Inputs { site, assignment: &assignment, lease, external_open });
+        self.wan.set_colliding(desired.collision.is_some());
         Some((observed, assignment, desired))
     }
 
@@ -346,6 +361,7 @@ impl Daemon {
         let Some(interface) = interface else { return self.wan.stop() };
         let Ok(observed) = self.netlink.observe().await else { return };
         let link = observed.link(&interface);
+        self.wan.set_own_servers(site.networks_in(Zone::Internal).filter_map(Network::static_address));
         if let Err(error) = self.wan.follow(link, &site.office.host_name, &observed, self.store.lease()) {
             let text = format!("DHCP client on {interface}: {error}");
             if !self.faults.netlink.contains(&text) {
@@ -358,35 +374,16 @@ impl Daemon {
 
     async fn report(&mut self, site: &Site) {
         let Some((observed, assignment, desired)) = self.look(site).await else { return };
+        self.guard.follow(site, &observed);
         let mut problems = self.faults.all();
         problems.extend(desired.problems.iter().cloned());
-        let wan = self.wan_state(site, &desired);
-        let status = report::status(site, &assignment, &observed, wan, problems);
+        let wan = report::wan_state(site, &desired, &observed, &self.wan, &mut problems);
+        let findings = self.guard.findings(site);
+        problems.extend(findings.problems);
+        let links = report::links(site, &assignment, &observed);
+        let status = NetStatus { links, wan, exposed: findings.exposed, problems };
         self.publish(status);
         self.report_ready(report::lan_configured(site, &observed));
-    }
-
-    /// The external network as others may use it: up only when its address is really desired.
-    fn wan_state(&self, site: &Site, desired: &Desired) -> WanState {
-        let Some(network) = site.networks_in(Zone::External).next() else { return WanState::Down };
-        let interface = network.interface();
-        let installed = desired.addresses.iter().find(|(name, _)| *name == interface);
-        match (&network.address, installed) {
-            (Address::Dhcp, Some(_)) => self.wan.lease_status().map_or(WanState::Down, WanState::Up),
-            (Address::Dhcp, None) => self
-                .wan
-                .client_state()
-                .map_or(WanState::Down, |client| WanState::Acquiring { client: client.to_owned() }),
-            (Address::Static { gateway, .. }, Some((_, address))) => WanState::Up(WanLease {
-                interface,
-                address: *address,
-                gateway: *gateway,
-                dns_servers: Vec::new(),
-                ntp_servers: Vec::new(),
-                lease_time_s: None,
-            }),
-            (Address::Static { .. }, None) => WanState::Down,
-        }
     }
 
     fn publish(&mut self, status: NetStatus) {
@@ -422,42 +419,4 @@ impl Faults {
         let single = [&self.board, &self.site, &self.firewall].into_iter().flatten();
         single.chain(&self.sysctl).chain(&self.netlink).cloned().collect()
     }
-}
-
-fn accept_ra(proc_sys: &Path, interface: &str) -> PathBuf {
-    proc_sys.join("net/ipv6/conf").join(interface).join("accept_ra")
-}
-
-fn is_forwarding(proc_sys: &Path) -> bool {
-    std::fs::read_to_string(proc_sys.join("net/ipv4/ip_forward")).is_ok_and(|value| value.trim() == "1")
-}
-
-fn write_status(path: &Path, status: &NetStatus) -> std::io::Result<()> {
-    let text = serde_json::to_vec(status).map_err(std::io::Error::from)?;
-    kontor_sys::file::write_atomic(path, &text)
-}
-
-/// The board; without a readable board file there are no ports, and people are told why.
-fn read_board(path: &Path) -> (Board, Option<String>) {
-    let parsed = std::fs::read_to_string(path)
-        .map_err(|error| error.to_string())
-        .and_then(|text| Board::parse("board.toml", &text).map_err(|report| report.to_string()));
-    match parsed {
-        Ok(board) => (board, None),
-        Err(error) => {
-            let problem = format!("board file {} is not usable: {error}", path.display());
-            eprintln!("{problem}");
-            (Board::default(), Some(problem))
-        }
-    }
-}
-
-fn read_site(path: &Path, board: &Board) -> Result<Option<Site>, String> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    };
-    let name = path.display().to_string();
-    Site::parse_bytes(&name, &bytes, board).map(Some).map_err(|report| report.to_string())
 }

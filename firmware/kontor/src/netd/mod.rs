@@ -1,18 +1,22 @@
 //! The `netd` applet: links, addresses, routes, firewall and the WAN's DHCP client.
 //!
 //! Decisions are in `kontor-network`, `kontor-dhcp4` and `kontor-firewall`; this module owns the sockets, the
-//! clock and the files. It must never serve or parse anything of the LAN's users.
+//! clock and the files. It must never serve or parse anything of the LAN's users; of the LAN it hears only its own
+//! probes for wrong cables.
 //!
 //! IPv6: until the office gets an IPv6 service, nothing of it is forwarded (the kernel's default) and router
 //! advertisements are not accepted on any port, so that nobody on the outside can give the box a route.
 
 mod daemon;
+mod files;
 mod firewall;
+mod guard;
 mod hardware;
 mod netlink;
 mod report;
 mod store;
 mod wan;
+mod watched;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -66,6 +70,8 @@ async fn serve(places: Places) -> anyhow::Result<()> {
                 daemon.reconcile().await;
             }
             () = daemon.wan.readable() => daemon.wake().await,
+            () = daemon.guard.readable() => daemon.watch_loops().await,
+            () = sleep_until(daemon.guard.next_at()) => daemon.watch_loops().await,
             () = sleep_until(wake_at) => match daemon.has_site() {
                 true => daemon.wake().await,
                 false => daemon.reload().await,

@@ -1,18 +1,14 @@
 //! What netd says about itself: the status file and the line for the supervisor.
 
 use kontor_config::Site;
-use kontor_config::site::Zone;
-use kontor_network::{Assignment, Observed};
-use kontor_status::{LinkStatus, NetStatus, WanState};
+use kontor_config::site::{Address, Zone};
+use kontor_network::{Assignment, Collision, Desired, Observed};
+use kontor_status::{LinkStatus, NetStatus, WanLease, WanState};
 
-/// The status of this moment.
-pub(crate) fn status(
-    site: &Site,
-    assignment: &Assignment,
-    observed: &Observed,
-    wan: WanState,
-    problems: Vec<String>,
-) -> NetStatus {
+use super::wan::Wan;
+
+/// Every port and bridge, by name.
+pub(crate) fn links(site: &Site, assignment: &Assignment, observed: &Observed) -> Vec<LinkStatus> {
     let mut links = Vec::new();
     for network in &site.networks {
         let interface = network.interface();
@@ -26,7 +22,42 @@ pub(crate) fn status(
         }
     }
     links.sort_by(|a, b| a.name.cmp(&b.name));
-    NetStatus { links, wan, problems }
+    links
+}
+
+/// The external network as others may use it: up only when its address is really desired and somebody is there.
+pub(crate) fn wan_state(
+    site: &Site,
+    desired: &Desired,
+    observed: &Observed,
+    wan: &Wan,
+    problems: &mut Vec<String>,
+) -> WanState {
+    let Some(network) = site.networks_in(Zone::External).next() else { return WanState::Down };
+    let interface = network.interface();
+    if observed.link(&interface).is_some_and(|link| link.up && !link.carrier) {
+        return WanState::Unplugged { interface };
+    }
+    if let Some(Collision { external, network, .. }) = &desired.collision {
+        return WanState::Colliding { external: *external, network: network.clone() };
+    }
+    let installed = desired.addresses.iter().find(|(name, _)| *name == interface);
+    match (&network.address, installed) {
+        (Address::Dhcp, Some(_)) => wan.lease_status(site, problems).map_or(WanState::Down, WanState::Up),
+        (Address::Dhcp, None) => {
+            let state = |client: &str| WanState::Acquiring { client: client.to_owned() };
+            wan.client_state().map_or(WanState::Down, state)
+        }
+        (Address::Static { gateway, .. }, Some((_, address))) => WanState::Up(WanLease {
+            interface,
+            address: *address,
+            gateway: *gateway,
+            dns_servers: Vec::new(),
+            ntp_servers: Vec::new(),
+            lease_time_s: None,
+        }),
+        (Address::Static { .. }, None) => WanState::Down,
+    }
 }
 
 fn link(name: &str, network: Option<String>, assignment: &Assignment, observed: &Observed) -> LinkStatus {
@@ -65,6 +96,8 @@ pub(crate) fn line(site: &Site, status: &NetStatus) -> String {
     let wan = match &status.wan {
         WanState::Up(lease) => format!("WAN {} on {}", lease.address, lease.interface),
         WanState::Acquiring { client } => format!("WAN {client}"),
+        WanState::Unplugged { interface } => format!("WAN has no cable in {interface}"),
+        WanState::Colliding { external, network } => format!("WAN off, {external} collides with {network}"),
         WanState::Down => "WAN down".to_owned(),
     };
     let parts: Vec<String> = lan.chain([wan]).collect();

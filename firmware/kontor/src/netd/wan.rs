@@ -7,16 +7,24 @@ mod probe;
 mod socket;
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ipnet::Ipv4Net;
+use kontor_config::Site;
 use kontor_dhcp4::client::{Client, ClientConfig, Event, Lease};
+use kontor_dhcp4::wire::code;
+use kontor_network::collision::usable_servers;
 use kontor_network::{Link, Mac, Observed, RouteOrigin, Uplink};
 use kontor_status::WanLease;
 use serde::{Deserialize, Serialize};
 
 use probe::{Probe, Verdict};
 use socket::Sockets;
+
+/// How often a lease that collides with the office is asked for again: somebody may just be changing the
+/// provider's router, and nothing works anyway.
+const COLLISION_RETRY: Duration = Duration::from_secs(30);
 
 /// A lease with what is needed to ask for it again after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +42,11 @@ pub(crate) struct Wan {
     active: Option<Active>,
     /// What to store: a lease, or that there is none any more.
     change: Option<Option<SavedLease>>,
+    /// Addresses under which our own dhcpd serves the office.
+    own_servers: Vec<Ipv4Addr>,
+    heard_ourselves: bool,
+    /// The lease cannot be used; when to ask whether the outside has changed.
+    colliding: Option<Instant>,
 }
 
 struct Active {
@@ -53,7 +66,33 @@ struct Active {
 
 impl Wan {
     pub(crate) fn new() -> Self {
-        Self { origin: Instant::now(), active: None, change: None }
+        Self {
+            origin: Instant::now(),
+            active: None,
+            change: None,
+            own_servers: Vec::new(),
+            heard_ourselves: false,
+            colliding: None,
+        }
+    }
+
+    /// Whose answers are our own dhcpd's: with both cables in one switch it must not give us an address.
+    pub(crate) fn set_own_servers(&mut self, own: impl Iterator<Item = Ipv4Net>) {
+        self.own_servers = own.map(|address| address.addr()).collect();
+    }
+
+    /// Whether an answer of our own dhcpd came in since the last call.
+    pub(crate) fn heard_ourselves(&mut self) -> bool {
+        std::mem::take(&mut self.heard_ourselves)
+    }
+
+    /// Whether the lease collides with an internal network. It is kept then, but asked for again every now and
+    /// then, as a server whose network has changed refuses it.
+    pub(crate) fn set_colliding(&mut self, colliding: bool) {
+        self.colliding = match colliding {
+            true => self.colliding.or_else(|| Some(Instant::now() + COLLISION_RETRY)),
+            false => None,
+        };
     }
 
     /// No external network with DHCP (or its firewall is not loaded): no client.
@@ -132,6 +171,11 @@ impl Wan {
     pub(crate) fn turn(&mut self) {
         let now = self.now();
         let Some(active) = &mut self.active else { return };
+        if self.colliding.is_some_and(|at| Instant::now() >= at) {
+            self.colliding = Some(Instant::now() + COLLISION_RETRY);
+            active.client.ask_again(now);
+        }
+        self.heard_ourselves |= active.receive(now, &self.own_servers);
         let change = active.turn(now);
         if let Some(lease) = change {
             self.change = Some(lease.map(|lease| active.saved(lease)));
@@ -148,7 +192,8 @@ impl Wan {
         let active = self.active.as_ref()?;
         let client = active.client.poll_timeout();
         let probe = active.probe.as_ref().map(Probe::next_at);
-        client.into_iter().chain(probe).min().map(|at| self.origin + at.0)
+        let due = client.into_iter().chain(probe).min().map(|at| self.origin + at.0);
+        due.into_iter().chain(self.colliding).min()
     }
 
     /// Waits for a packet.
@@ -162,7 +207,7 @@ impl Wan {
     /// What the lease in use wants to have in the kernel.
     pub(crate) fn uplink(&self) -> Option<Uplink> {
         let lease = self.active.as_ref()?.in_use()?;
-        let via = |gateway: std::net::Ipv4Addr| (!gateway.is_unspecified()).then_some(gateway);
+        let via = |gateway: Ipv4Addr| (!gateway.is_unspecified()).then_some(gateway);
         Some(Uplink {
             address: lease.address,
             gateway: lease.gateway(),
@@ -172,16 +217,17 @@ impl Wan {
         })
     }
 
-    /// The same for other daemons.
-    pub(crate) fn lease_status(&self) -> Option<WanLease> {
+    /// The same for other daemons; servers that cannot be asked outside are left out and told.
+    pub(crate) fn lease_status(&self, site: &Site, problems: &mut Vec<String>) -> Option<WanLease> {
         let active = self.active.as_ref()?;
         let lease = active.in_use()?;
+        let mut usable = |kind, servers: &[Ipv4Addr]| usable_servers(site, kind, servers, problems);
         Some(WanLease {
             interface: active.interface.clone(),
             address: lease.address,
             gateway: lease.gateway(),
-            dns_servers: lease.dns_servers.iter().copied().map(IpAddr::V4).collect(),
-            ntp_servers: lease.ntp_servers.clone(),
+            dns_servers: usable("name server", &lease.dns_servers).into_iter().map(IpAddr::V4).collect(),
+            ntp_servers: usable("time server", &lease.ntp_servers),
             lease_time_s: Some(lease.lease_time_s),
         })
     }
@@ -205,12 +251,21 @@ impl Active {
         SavedLease { interface: self.interface.clone(), mac: self.mac, lease, obtained_at_s: wall_clock_s() }
     }
 
+    /// Takes what came in; true when some of it was said by ourselves, on the other side of the box.
+    fn receive(&mut self, now: kontor_dhcp4::Instant, own_servers: &[Ipv4Addr]) -> bool {
+        let mut ourselves = false;
+        for message in std::iter::from_fn(|| self.sockets.receive()).take(socket::BATCH) {
+            match message.options.address(code::SERVER_ID) {
+                Some(server) if own_servers.contains(&server) => ourselves = true,
+                _ => self.client.handle_message(now, &message),
+            }
+        }
+        ourselves
+    }
+
     /// Returns what to store, if that has changed.
     fn turn(&mut self, now: kontor_dhcp4::Instant) -> Option<Option<Lease>> {
         let mut change = None;
-        for message in std::iter::from_fn(|| self.sockets.receive()).take(socket::BATCH) {
-            self.client.handle_message(now, &message);
-        }
         if self.client.poll_timeout().is_some_and(|at| now >= at) {
             self.client.handle_timeout(now);
         }

@@ -50,7 +50,7 @@ pub(crate) fn well() -> Snapshot {
         net: Some(NetStatus {
             links: vec![link("port1", "wan", "10.0.2.15/24"), link("port2", "lan", "192.168.77.1/24")],
             wan: WanState::Up(lease),
-            problems: vec![],
+            ..NetStatus::default()
         }),
         dhcp: Some(DhcpStatus { leases: vec![pc], durable: true, problems: vec![] }),
         dns: Some(DnsStatus { queries: 200, cache_hits: 50, ..DnsStatus::default() }),

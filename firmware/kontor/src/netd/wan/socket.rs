@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use kontor_dhcp4::Message;
 use kontor_dhcp4::client::{Destination, Transmit};
 use kontor_dhcp4::frame::{Endpoint, arp_probe, parse_arp, parse_udp, udp_packet};
-use kontor_sys::packet::{BROADCAST_MAC, PacketSocket, Traffic, bind_udp};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use kontor_sys::packet::{BROADCAST_MAC, Traffic, bind_udp};
+
+use super::super::watched::Watched;
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
@@ -24,45 +23,27 @@ const MESSAGE_MAX: usize = 1472;
 /// Everything the client hears and says.
 pub(super) struct Sockets {
     /// Below IP: broadcasts, and answers while there is no address.
-    packets: AsyncFd<Watched>,
-    arp: AsyncFd<Watched>,
+    packets: Watched,
+    arp: Watched,
     /// For RENEWING, by the kernel's routing; it hears nothing, but keeps the kernel from answering
     /// servers with ICMP errors.
     udp: UdpSocket,
 }
 
-/// A packet socket as tokio wants it.
-struct Watched(PacketSocket);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
 impl Sockets {
-    // The successor of `with_interest` is unsafe, and unsafe code lives in kontor-sys only. What it asks for
-    // holds: `Watched` owns its descriptor and always names the same one.
-    #[allow(deprecated, reason = "see above")]
     pub(super) fn open(interface: &str) -> io::Result<Self> {
-        let watch = |socket| AsyncFd::with_interest(Watched(socket), Interest::READABLE);
         Ok(Self {
-            packets: watch(PacketSocket::open(interface, Traffic::Udp(CLIENT_PORT))?)?,
-            arp: watch(PacketSocket::open(interface, Traffic::Arp)?)?,
+            packets: Watched::open(interface, Traffic::Udp(CLIENT_PORT))?,
+            arp: Watched::open(interface, Traffic::Arp)?,
             udp: bind_udp(interface, CLIENT_PORT)?,
         })
     }
 
     /// Waits until [`Self::receive`] (or, if asked for, [`Self::receive_arp`]) may have something.
     pub(super) async fn readable(&self, arp: bool) {
-        // On an error (the interface is going away) netlink tells; spinning here would help nobody.
-        let wait = async |socket: &AsyncFd<Watched>| match socket.readable().await {
-            Ok(mut guard) => guard.clear_ready(),
-            Err(_) => std::future::pending().await,
-        };
         tokio::select! {
-            () = wait(&self.packets) => {}
-            () = wait(&self.arp), if arp => {}
+            () = self.packets.readable() => {}
+            () = self.arp.readable(), if arp => {}
         }
     }
 
@@ -70,7 +51,7 @@ impl Sockets {
     pub(super) fn receive(&self) -> Option<Message> {
         let mut buffer = [0; PACKET_MAX];
         for _ in 0..BATCH {
-            let packet = self.packets.get_ref().0.receive(&mut buffer).ok()?;
+            let packet = self.packets.socket().receive(&mut buffer).ok()?;
             let datagram = parse_udp(packet).filter(|datagram| datagram.source.port == SERVER_PORT);
             if let Some(Ok(message)) = datagram.map(|datagram| Message::decode(datagram.payload)) {
                 return Some(message);
@@ -83,7 +64,7 @@ impl Sockets {
     pub(super) fn receive_arp(&self) -> Option<([u8; 6], Ipv4Addr)> {
         let mut buffer = [0; PACKET_MAX];
         for _ in 0..BATCH {
-            let packet = self.arp.get_ref().0.receive(&mut buffer).ok()?;
+            let packet = self.arp.socket().receive(&mut buffer).ok()?;
             if let Some(claim) = parse_arp(packet) {
                 return Some(claim);
             }
@@ -97,7 +78,7 @@ impl Sockets {
             Destination::Broadcast { source } => {
                 let from = Endpoint { address: source, port: CLIENT_PORT };
                 let to = Endpoint { address: Ipv4Addr::BROADCAST, port: SERVER_PORT };
-                self.packets.get_ref().0.send(BROADCAST_MAC, &udp_packet(from, to, &bytes))
+                self.packets.socket().send(BROADCAST_MAC, &udp_packet(from, to, &bytes))
             }
             Destination::Unicast { server, .. } => {
                 self.udp.send_to(&bytes, SocketAddrV4::new(server, SERVER_PORT)).map(drop)
@@ -106,6 +87,6 @@ impl Sockets {
     }
 
     pub(super) fn send_arp_probe(&self, own: [u8; 6], target: Ipv4Addr) -> io::Result<()> {
-        self.arp.get_ref().0.send(BROADCAST_MAC, &arp_probe(own, target))
+        self.arp.socket().send(BROADCAST_MAC, &arp_probe(own, target))
     }
 }
