@@ -6,6 +6,7 @@ pub mod command;
 pub mod deb;
 pub mod image;
 pub mod qemu;
+pub mod reproduce;
 pub mod scratch;
 pub mod tools;
 pub mod workspace;

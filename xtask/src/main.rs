@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::command::{bench, image, lock, run, site, sizes, test};
+use xtask::command::{bench, image, lock, reproduce, run, site, sizes, test};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -21,17 +21,22 @@ enum Command {
     Image(image::Args),
     Run(run::Args),
     Test(test::Args),
+    Reproduce(reproduce::Args),
     Sizes(sizes::Args),
     Site(site::Args),
     Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = xtask::reproduce::inside::entered() {
+        return status;
+    }
     let result = match Cli::parse().command {
         Command::Lock(args) => lock::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Reproduce(args) => reproduce::run(&args),
         Command::Sizes(args) => sizes::run(&args),
         Command::Site(args) => site::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -22,6 +22,8 @@ use crate::scratch;
 
 /// Changes when trees are laid out differently, so that old ones are not reused.
 const LAYOUT: u32 = 1;
+/// A library that every tool gets before its own: how `cargo xtask reproduce` gives the tools another clock.
+pub const PRELOAD: &str = "KONTOR_PRELOAD";
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/libexec", "usr/lib/qemu"];
@@ -82,8 +84,11 @@ impl Tools {
     /// what would make results differ between hosts.
     pub fn command(&self, program: &str) -> Result<Command> {
         let path = self.find(program)?;
-        let mut command = Command::new(self.root.join(LOADER));
-        command.arg("--library-path").arg(self.library_path()?).arg("--argv0").arg(program).arg(path);
+        let preloaded = std::env::var(PRELOAD).ok().map(Utf8PathBuf::from);
+        let loader = self.loader(preloaded.as_deref())?;
+        let (first, rest) = loader.split_first().context("no loader")?;
+        let mut command = Command::new(first);
+        command.args(rest).arg("--argv0").arg(program).arg(path);
         for variable in ["LD_LIBRARY_PATH", "LD_PRELOAD", "GCONV_PATH", "LANGUAGE"] {
             command.env_remove(variable);
         }
@@ -96,6 +101,17 @@ impl Tools {
             }
         }
         Ok(command)
+    }
+
+    /// The command line before a program's path: the tree's own loader and libraries, and perhaps one more library
+    /// before them.
+    pub fn loader(&self, preloaded: Option<&Utf8Path>) -> Result<Vec<String>> {
+        let mut line =
+            vec![self.root.join(LOADER).into_string(), "--library-path".to_owned(), self.library_path()?];
+        if let Some(library) = preloaded {
+            line.extend(["--preload".to_owned(), library.to_string()]);
+        }
+        Ok(line)
     }
 
     fn find(&self, program: &str) -> Result<Utf8PathBuf> {

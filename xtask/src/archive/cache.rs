@@ -287,7 +287,8 @@ impl Cache {
     }
 }
 
-fn default_root() -> Result<Utf8PathBuf> {
+/// Where packages are kept: `KONTOR_CACHE`, else below `XDG_CACHE_HOME`, else `~/.cache/kontor`.
+pub fn default_root() -> Result<Utf8PathBuf> {
     if let Some(path) = std::env::var("KONTOR_CACHE").ok().filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 pub mod bench;
 pub mod image;
 pub mod lock;
+pub mod reproduce;
 pub mod run;
 pub mod site;
 pub mod sizes;

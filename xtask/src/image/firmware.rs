@@ -62,8 +62,9 @@ fn flags(workspace: &Workspace) -> Vec<String> {
     flags
 }
 
-/// As cargo finds it, which asks the user's account when `HOME` is not set.
-fn cargo_home() -> Option<Utf8PathBuf> {
+/// Cargo's home as cargo finds it, which asks the user's account when `HOME` is not set.
+#[must_use]
+pub fn cargo_home() -> Option<Utf8PathBuf> {
     let given = std::env::var("CARGO_HOME").ok().filter(|home| !home.is_empty());
     let default = || Some(Utf8PathBuf::from_path_buf(std::env::home_dir()?).ok()?.join(".cargo"));
     given.map(Utf8PathBuf::from).or_else(default)

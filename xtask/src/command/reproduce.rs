@@ -1,0 +1,78 @@
+//! `cargo xtask reproduce`: proves that the image does not depend on who builds it, where and when.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail, ensure};
+use camino::Utf8PathBuf;
+
+use crate::archive::cache::FetchOptions;
+use crate::reproduce::{self, Options, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask reproduce                                   two builds from clean; prints one hash
+  cargo xtask reproduce --board generic-x86-64            of the image for PCs
+  cargo xtask reproduce --against branch.img --board …    is this image made from this source?";
+
+/// Build the image twice from clean, under other circumstances, and compare byte by byte
+///
+/// The second build has another user, host name, home, checkout path, cargo home, time zone, locale, umask, clock, number
+/// of CPUs, order of files, and no network. What cannot be varied on this machine is said.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The product: the name of a file in images/
+    #[arg(long, default_value = "branch")]
+    pub product: String,
+    /// The machine it is built for: the name of a file in board/
+    #[arg(long, short, default_value = "qemu")]
+    pub board: String,
+    /// Compare with this image instead of building a first one
+    #[arg(long, value_name = "IMAGE")]
+    pub against: Option<Utf8PathBuf>,
+    /// Keep both trees and images, and say where they are
+    #[arg(long)]
+    pub keep: bool,
+    /// How packages may be had
+    #[command(flatten)]
+    pub fetch: FetchOptions,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When a build fails, something is missing, or the images differ.
+pub fn run(args: &Args) -> Result<()> {
+    if let Some(image) = &args.against {
+        ensure!(image.is_file(), "--against {image}: there is no such file");
+    }
+    let options = Options {
+        product: args.product.clone(),
+        board: args.board.clone(),
+        against: args.against.clone(),
+        keep: args.keep,
+        fetch: args.fetch.clone(),
+    };
+    let outcome = reproduce::run(&options)?;
+    eprint!("{}", report(&outcome));
+    match &outcome.difference {
+        None => super::print(format_args!("{}  {}-{}.img\n", outcome.sha256, args.product, args.board)),
+        Some(difference) => bail!("the images differ. The first difference: {difference}"),
+    }
+}
+
+fn report(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let width = outcome.varied.iter().map(|varied| varied.what.len()).max().unwrap_or(0);
+    // Writing to a String cannot fail.
+    for varied in &outcome.varied {
+        let _ = writeln!(text, "varied       {:width$}  {} | {}", varied.what, varied.first, varied.second);
+    }
+    for (what, why) in &outcome.skipped {
+        let _ = writeln!(text, "NOT VARIED   {what}: {why}");
+    }
+    for path in &outcome.kept {
+        let _ = writeln!(text, "kept         {path}");
+    }
+    text
+}
