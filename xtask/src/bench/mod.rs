@@ -7,9 +7,16 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
+pub mod boot;
 pub mod build;
+pub mod dhcp;
+pub mod floor;
+pub mod guest;
+pub mod memory;
+pub mod ours;
 pub mod report;
 pub mod samples;
+pub mod systemd;
 
 pub use report::Report;
 pub use samples::Summary;

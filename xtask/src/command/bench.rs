@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
-use crate::bench::{LEAST_ROUNDS, Report, build};
+use crate::bench::{LEAST_ROUNDS, Report, boot, build, memory};
 
 /// Measure ours against its peers, in turn and in one run
 #[derive(Debug, Clone, clap::Args)]
@@ -15,6 +15,10 @@ pub struct Args {
 
 #[derive(Debug, Clone, clap::Subcommand)]
 enum Which {
+    /// From the start of the kernel to the first lease on the LAN
+    Boot(Common),
+    /// The RAM of a whole running gateway, idle
+    Memory(Common),
     /// Building an image from cached packages, nothing built yet
     Build(Common),
 }
@@ -39,6 +43,8 @@ pub struct Common {
 /// When something a benchmark needs is missing, or a subject fails.
 pub fn run(args: &Args) -> Result<()> {
     match &args.which {
+        Which::Boot(common) => finish(common, &boot::run(common)?),
+        Which::Memory(common) => finish(common, &memory::run(common)?),
         Which::Build(common) => finish(common, &build::run(common)?),
     }
 }

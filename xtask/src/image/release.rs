@@ -18,9 +18,9 @@ use crate::archive::lock_file::LockedPackage;
 use crate::tools::Tools;
 
 /// Bytes compressed together: larger is smaller on the wire, but costs RAM and time at each first access.
-const EROFS_CLUSTER: &str = "65536";
+pub const EROFS_CLUSTER: &str = "65536";
 /// The kernel reads zstd with a small, fixed memory. Higher levels cost minutes of build time for a few percent.
-const EROFS_COMPRESSION: &str = "zstd,level=9";
+pub const EROFS_COMPRESSION: &str = "zstd,level=9";
 
 /// What the steps work with.
 #[derive(Debug, Clone, Copy)]
