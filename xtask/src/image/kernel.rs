@@ -5,6 +5,7 @@ use std::io::Read;
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::module_file::slimmed;
 use super::modules::{Module, ModuleIndex};
 use super::process::run;
 use super::tree::{Node, NodeKind, Tree};
@@ -102,7 +103,7 @@ impl Kernel {
         liblzma::read::XzDecoder::new(compressed.as_slice())
             .read_to_end(&mut bytes)
             .with_context(|| format!("cannot decompress {path}"))?;
-        Ok(bytes)
+        Ok(slimmed(bytes))
     }
 }
 

@@ -33,6 +33,7 @@ pub mod glob;
 pub mod grub;
 pub mod initramfs;
 pub mod kernel;
+pub mod module_file;
 pub mod modules;
 pub mod plan;
 pub mod process;

@@ -69,7 +69,7 @@ impl Builder<'_> {
     pub fn base(&self) -> Result<Base> {
         let (kernel, key) = self.kernel()?;
         let wanted = self.plan.board.modules();
-        let key = Key::new("modules", 1).with(key.hex()).with(wanted.join(" "));
+        let key = Key::new("modules", 2).with(key.hex()).with(wanted.join(" "));
         let directory = self.steps.result("modules", &key, |out| kernel.select(&wanted, out, self.tools))?;
         let modules = Selection::open(directory, &kernel);
         let key = self.base_key(&key)?;
