@@ -4,6 +4,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
+use crate::bench::build::room;
 use crate::bench::{LEAST_ROUNDS, Report, boot, build, memory};
 
 /// Measure ours against its peers, in turn and in one run
@@ -21,6 +22,8 @@ enum Which {
     Memory(Common),
     /// Building an image from cached packages, nothing built yet
     Build(Common),
+    #[command(hide = true)]
+    Room(room::Args),
 }
 
 /// What every benchmark can be told.
@@ -46,6 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
         Which::Boot(common) => finish(common, &boot::run(common)?),
         Which::Memory(common) => finish(common, &memory::run(common)?),
         Which::Build(common) => finish(common, &build::run(common)?),
+        Which::Room(args) => room::enter(args),
     }
 }
 
