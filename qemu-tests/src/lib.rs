@@ -25,6 +25,7 @@
 //! ```
 
 pub mod artefacts;
+pub mod block;
 pub mod console;
 pub mod disk;
 pub mod dns;

@@ -49,11 +49,16 @@ pub struct BoxOptions {
     pub uefi: bool,
     /// The site file in its seed partition.
     pub site: Option<String>,
+    /// Socket of a served disk ([`crate::block`]) in the place of its own.
+    pub served_disk: Option<PathBuf>,
+    /// Sockets of further disks, and the serial numbers that the guest sees.
+    pub further_disks: Vec<(&'static str, PathBuf)>,
 }
 
 impl Default for BoxOptions {
     fn default() -> Self {
-        Self { memory_mib: 512, uefi: false, site: Some(crate::console::site_with_operator("")) }
+        let site = Some(crate::console::site_with_operator(""));
+        Self { memory_mib: 512, uefi: false, site, served_disk: None, further_disks: Vec::new() }
     }
 }
 
@@ -66,6 +71,7 @@ pub struct Vm {
     /// Hardware addresses of its ports.
     pub macs: Vec<[u8; 6]>,
     machine: Machine,
+    further_disks: Vec<(&'static str, PathBuf)>,
     control: QmpListener,
     log: PathBuf,
     running: Option<Running>,
@@ -91,11 +97,10 @@ impl Vm {
         artefacts: &Artefacts,
     ) -> Result<Self> {
         let directory = artefacts.directory();
-        let image = directory.join(format!("{name}.img"));
-        disk::copy_sparse(&equipment.image, &image, disk::MACHINE_SIZE)?;
-        if let Some(site) = &options.site {
-            Disk::open(&image)?.write_seed(site)?;
-        }
+        let image = match &options.served_disk {
+            Some(socket) => nbd_address(socket),
+            None => own_disk(directory.join(format!("{name}.img")), options, equipment)?,
+        };
         let firmware =
             if options.uefi { Firmware::ovmf(&equipment.tools, directory)? } else { Firmware::SeaBios };
         let macs: Vec<[u8; 6]> =
@@ -116,7 +121,8 @@ impl Vm {
             accel: equipment.accel,
         };
         let log = directory.join(format!("{name}-qemu.log"));
-        Ok(Self { name: name.into(), serial, macs, machine, control, log, running: None })
+        let (name, further_disks) = (name.into(), options.further_disks.clone());
+        Ok(Self { name, serial, macs, machine, further_disks, control, log, running: None })
     }
 
     /// Its name.
@@ -133,6 +139,11 @@ impl Vm {
         ensure!(self.running.is_none(), "{} is on already", self.name);
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = crate::guard::with_parent(&xtask::qemu::command(tools, &self.machine)?)?;
+        for (serial, socket) in &self.further_disks {
+            let address = nbd_address(socket);
+            command.arg("-drive").arg(format!("if=none,id={serial},format=raw,file={}", address.display()));
+            command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}"));
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().context("start QEMU")?;
         let greeted = self.control.accept(|| matches!(child.try_wait(), Ok(None)));
@@ -209,6 +220,20 @@ impl Drop for Vm {
         // Logs and captures explain a failure; gigabytes of disk do not.
         let _ = fs::remove_file(&self.machine.disk);
     }
+}
+
+/// A copy of the image with the box's seed.
+fn own_disk(path: PathBuf, options: &BoxOptions, equipment: &Equipment) -> Result<PathBuf> {
+    disk::copy_sparse(&equipment.image, &path, disk::MACHINE_SIZE)?;
+    if let Some(site) = &options.site {
+        Disk::open(&path)?.write_seed(site)?;
+    }
+    Ok(path)
+}
+
+/// A served disk as QEMU names it.
+fn nbd_address(socket: &Path) -> PathBuf {
+    format!("nbd+unix:///?socket={}", socket.display()).into()
 }
 
 fn nic(mac: [u8; 6], socket: &Path) -> Nic {

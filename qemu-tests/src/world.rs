@@ -126,7 +126,11 @@ impl World {
         self.boxes[id.0].power_on(&equipment.tools)
     }
 
-    fn equipment(&self) -> Result<Arc<Equipment>> {
+    /// What its boxes are built from.
+    ///
+    /// # Errors
+    /// When it can have none.
+    pub fn equipment(&self) -> Result<Arc<Equipment>> {
         self.equipment.clone().context("this world has no image to boot boxes from")
     }
 

@@ -6,6 +6,7 @@ mod boot;
 mod names;
 mod office;
 mod outside;
+mod power_cut;
 mod site;
 mod slots;
 
@@ -26,6 +27,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-page-through-nat", office::page_through_nat),
     ("leases-survive-a-reboot", office::leases_survive_a_reboot),
     ("leases-survive-a-power-cut", office::leases_survive_a_power_cut),
+    ("leases-survive-a-power-cut-at-any-of-500-points", power_cut::leases_survive_any_cut),
     ("a-pc-s-name-resolves-both-ways", names::of_a_pc),
     ("dns-by-udp-and-tcp-and-from-cache", names::forwarded_and_cached),
     ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),
