@@ -116,6 +116,13 @@ impl BootState {
             .map_or(Boot::Nothing, Boot::LastGood)
     }
 
+    /// The running slot is left in order, by somebody's wish: the boot did not fail, whether or not it had the
+    /// time to prove itself, so its try comes back.
+    pub fn give_back(&mut self, slot: Slot) {
+        let tries = &mut self.tries[slot.index()];
+        *tries = tries.saturating_add(1).min(MAX_TRIES);
+    }
+
     /// The running slot has proved itself: full tries, good, active and last good.
     pub fn mark_good(&mut self, slot: Slot) {
         self.tries[slot.index()] = MAX_TRIES;
@@ -236,6 +243,18 @@ mod tests {
         ) -> BootState {
             BootState { active, last_good, tries, good }
         }
+    }
+
+    #[test]
+    fn boots_that_somebody_ends_in_order_consume_no_tries() {
+        let mut state = BootState::fresh();
+        for _ in 0..10 {
+            assert_eq!(state.take_try([true, true]), Boot::Try(Slot::A));
+            state.give_back(Slot::A);
+        }
+        assert_eq!(state, BootState::fresh());
+        state.give_back(Slot::A);
+        assert_eq!(state, BootState::fresh(), "never more than there are");
     }
 
     proptest! {

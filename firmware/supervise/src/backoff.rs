@@ -1,8 +1,9 @@
-//! How long a failed service waits for its next start: capped, doubled, jittered.
+//! How long a failed service waits for its next start: not at all at first, then capped, doubled, jittered.
 
 use std::time::Duration;
 
-/// The first restart comes at once for people: an office is back within a second.
+/// The second restart. The first comes at once: an office is back within a second, and one that ends again
+/// at once costs one start more.
 pub(crate) const FIRST: Duration = Duration::from_millis(100);
 /// A service that never comes up costs at most one start in this time.
 pub(crate) const CAP: Duration = Duration::from_secs(30);
@@ -29,12 +30,18 @@ impl Backoff {
         self.failures
     }
 
-    /// Counts a failure; the delay is 75 % to 125 % of the doubled time, so that services that fell
-    /// together do not come back in step.
+    /// Counts a failure; nothing after the first, later 75 % to 125 % of the doubled time, so that services
+    /// that fell together do not come back in step.
     pub(crate) fn next_delay(&mut self) -> Duration {
-        let doubled = FIRST.saturating_mul(1 << self.failures.min(16)).min(CAP);
-        self.failures = self.failures.saturating_add(1);
-        doubled * (75 + self.below(51)) / 100
+        let before = self.failures;
+        self.failures = before.saturating_add(1);
+        match before.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(exponent) => {
+                let doubled = FIRST.saturating_mul(1 << exponent.min(16)).min(CAP);
+                doubled * (75 + self.below(51)) / 100
+            }
+        }
     }
 
     /// SplitMix64: jitter needs no better randomness, and the crate no dependency.
@@ -56,6 +63,7 @@ mod tests {
     fn delays_double_to_the_cap_within_the_jitter() {
         for seed in 0..200 {
             let mut backoff = Backoff::new(seed);
+            assert_eq!(backoff.next_delay(), Duration::ZERO, "the first restart comes at once");
             for failure in 0..40 {
                 let middle = FIRST.saturating_mul(1 << failure.min(16)).min(CAP);
                 let delay = backoff.next_delay();
@@ -65,7 +73,8 @@ mod tests {
     }
 
     #[test]
-    fn the_first_restart_is_within_a_second() {
-        assert!(Backoff::new(7).next_delay() < Duration::from_millis(200));
+    fn a_daemon_killed_again_and_again_is_soon_back_four_times() {
+        let mut backoff = Backoff::new(7);
+        assert!((0..4).all(|_| backoff.next_delay() < Duration::from_millis(600)));
     }
 }

@@ -52,6 +52,13 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By the kernel, because its control group was out of its memory limit.
+    MemoryLimit {
+        /// The limit.
+        mib: u32,
+    },
+    /// By the kernel, because the whole box was out of memory.
+    OutOfMemory,
 }
 
 impl Exit {
@@ -61,6 +68,8 @@ impl Exit {
         match self {
             Self::Code(code) => format!("exited with code {code}"),
             Self::Signal(signal) => format!("killed by signal {signal}"),
+            Self::MemoryLimit { mib } => format!("killed: out of its memory limit of {mib} MiB"),
+            Self::OutOfMemory => "killed: the box is out of memory".to_owned(),
         }
     }
 }
@@ -138,6 +147,8 @@ pub(crate) struct Service {
     pub(crate) reload_pending: bool,
     /// A one-shot that has done its work: what it made is there, whatever becomes of a later run.
     pub(crate) succeeded: bool,
+    /// Since when a daemon that was ready is not any more, without having been asked.
+    pub(crate) down_since: Option<Duration>,
     pub(crate) backoff: Backoff,
 }
 
@@ -180,10 +191,11 @@ impl Service {
     /// it forgives earlier failures.
     pub(crate) fn give_up_run(&mut self, now: Duration) {
         self.released = true;
-        if let State::Running { since, .. } = self.state
-            && now >= since + STABLE
-        {
-            self.backoff.reset();
+        if let State::Running { since, .. } = self.state {
+            self.down_since.get_or_insert(now);
+            if now >= since + STABLE {
+                self.backoff.reset();
+            }
         }
     }
 

@@ -34,6 +34,13 @@ pub enum Output {
         /// What happened.
         reason: String,
     },
+    /// A daemon that had failed is ready again.
+    Recovered {
+        /// Which.
+        id: Id,
+        /// How long it was away, from the failure (or its discovery) on.
+        after: Duration,
+    },
     /// The box has proved itself: mark the slot good. Comes once.
     Proven,
     /// Shutdown: nothing runs any more.
@@ -105,6 +112,7 @@ impl Supervisor {
                 detail: String::new(),
                 reload_pending: false,
                 succeeded: false,
+                down_since: None,
                 backoff,
             });
         }
@@ -244,6 +252,25 @@ impl Supervisor {
         }
     }
 
+    /// A daemon does what no healthy one does (`reason`): its whole group is killed, and it starts again.
+    pub fn condemn(&mut self, now: Duration, id: Id, reason: &str) {
+        if let State::Starting { pid, .. } | State::Running { pid, .. } = self.services[id].state {
+            self.kill_failed(id, pid, now, reason);
+            self.settle(now);
+        }
+    }
+
+    /// Nobody ran for `lost` (the whole machine was paused or starved): silence meanwhile is no hang.
+    pub fn forgive(&mut self, lost: Duration) {
+        for service in &mut self.services {
+            match &mut service.state {
+                State::Running { watchdog: Some(at), .. } => *at += lost,
+                State::Starting { deadline, .. } => *deadline += lost,
+                _ => {}
+            }
+        }
+    }
+
     /// A service said something.
     pub fn handle_message(&mut self, now: Duration, id: Id, message: Message) {
         let service = &mut self.services[id];
@@ -252,6 +279,9 @@ impl Supervisor {
             (Message::Ready, State::Starting { pid, .. }) if service.spec.kind != Kind::OneShot => {
                 service.state = State::Running { pid, since: now, watchdog: service.watchdog_from(now) };
                 service.released = true;
+                if let Some(since) = service.down_since.take() {
+                    self.outputs.push_back(Output::Recovered { id, after: now.saturating_sub(since) });
+                }
                 if std::mem::take(&mut service.reload_pending) {
                     self.outputs.push_back(Output::Signal(id, pid, SignalKind::Reload));
                 }

@@ -5,6 +5,7 @@
 pub mod block;
 pub mod cgroup;
 pub mod child_signals;
+pub mod clock;
 pub mod file;
 pub mod input;
 pub mod notify;

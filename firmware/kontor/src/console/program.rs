@@ -7,14 +7,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kontor_sys::cgroup::Cgroup;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+use crate::init::SHELL;
 
 /// No command of ours takes this long; one that does is stuck.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// Between asking a command to end and making it.
 const KILL_DELAY: Duration = Duration::from_secs(2);
+/// When the box is out of memory, what an operator is trying out goes first.
+const SHELL_OOM_SCORE: &str = "800";
 const SHELLS: [&str; 3] = ["/bin/sh", "/bin/dash", "/bin/busybox"];
 
 /// A running program.
@@ -44,7 +49,8 @@ impl Program {
         Ok(Self { child, shell: false, deadline: Some(Instant::now() + COMMAND_LIMIT), asked: false })
     }
 
-    /// A root shell that owns the terminal until it ends.
+    /// A root shell that owns the terminal until it ends, in a control group of its own: what an operator
+    /// starts in it can exhaust neither the console nor the gateway.
     pub(super) fn shell(terminal: &File) -> io::Result<Self> {
         let path = SHELLS.iter().find(|path| Path::new(path).exists());
         let path = path.ok_or_else(|| io::Error::other("there is no shell on this box"))?;
@@ -62,6 +68,9 @@ impl Program {
             .stdout(terminal.try_clone()?)
             .stderr(terminal.try_clone()?)
             .spawn()?;
+        if let Err(error) = bound_shell(child.id()) {
+            writeln!(&mut { terminal }, "this shell has no limits of its own: {error}\r")?;
+        }
         Ok(Self { child, shell: true, deadline: None, asked: false })
     }
 
@@ -87,6 +96,11 @@ impl Program {
         }
         self.deadline = Some(now + KILL_DELAY);
     }
+}
+
+fn bound_shell(pid: u32) -> io::Result<()> {
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), SHELL_OOM_SCORE)?;
+    Cgroup::of(SHELL).add(pid)
 }
 
 /// A file in memory, so that a long paste cannot block on a pipe.

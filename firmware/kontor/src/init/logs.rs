@@ -48,9 +48,7 @@ impl Ring {
     }
 
     fn finish_line(&mut self, now: Duration, stamp: &str) -> Option<Line> {
-        let raw = std::mem::take(&mut self.partial);
-        let text: String = String::from_utf8_lossy(&raw).chars().filter(|c| !c.is_control()).collect();
-        if text.is_empty() {
+        if self.partial.is_empty() {
             return None;
         }
         if now.as_secs() != self.second {
@@ -62,6 +60,13 @@ impl Ring {
         }
         self.in_second += 1;
         if self.in_second > MAX_RATE {
+            // Read all the same: a daemon must not stall because it has much to say.
+            self.partial.clear();
+            return None;
+        }
+        let raw = std::mem::take(&mut self.partial);
+        let text: String = String::from_utf8_lossy(&raw).chars().filter(|c| !c.is_control()).collect();
+        if text.is_empty() {
             return None;
         }
         let line = classify(&text);

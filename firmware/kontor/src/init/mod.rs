@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod control;
+mod groups;
 mod hardware;
 mod kmsg;
 mod logs;
@@ -21,6 +22,8 @@ mod stage1;
 mod stage2;
 
 use runner::Runner;
+pub(crate) use services::SHELL;
+pub(crate) use stage2::{built_at, is_believable};
 
 /// After a panic, so that one that repeats does not take the whole processor.
 const PANIC_PAUSE: Duration = Duration::from_millis(200);
@@ -38,12 +41,17 @@ pub(crate) fn pid1(args: &[String]) -> ExitCode {
 }
 
 fn stage2() -> ! {
-    let problems = guarded(stage2::prepare).unwrap_or_default();
+    let mut problems = guarded(stage2::prepare).unwrap_or_default();
     let release = guarded(stage2::release).unwrap_or_default();
     let board = guarded(stage2::board).unwrap_or_default();
-    guarded(|| stage2::floor_clock(release.built_at));
+    guarded(|| stage2::bound_clock(release.built_at));
+    let services = services::all(&board.console_devices, stage2::memory_mib());
+    for service in &services {
+        let name = service.spec.name;
+        problems.extend(process::prepare(service).err().map(|error| format!("{name}: {error}")));
+    }
     let mut runner = loop {
-        let services = services::all(&board.console_devices);
+        let services = services.clone();
         match guarded(|| Runner::new(release.version.clone(), board.name.clone(), services)) {
             Some(Ok(runner)) => break runner,
             Some(Err(error)) => kmsg::error(&format!("cannot start the supervisor: {error:#}")),

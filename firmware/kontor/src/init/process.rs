@@ -13,10 +13,25 @@ use nix::unistd::{Gid, Uid, chown, pipe2};
 
 use super::kmsg;
 use super::services::{Service, user};
+use super::stage2::mount_tmpfs;
 
 /// Where services send their notifications.
 pub(super) const NOTIFY_SOCKET: &str = "/run/kontor/init/notify.sock";
 const PROGRAM: &str = "/usr/sbin/kontor";
+
+/// A service's own directory below /run: what a status file and a few sockets and copies need.
+const RUN_LIMIT: &str = "mode=0755,size=4m,nr_inodes=256";
+
+/// Gives a service a directory of its own below /run, as a file system of its own: one that fills it hurts
+/// nobody else. Called before any service is started, so that nobody watches what is covered up later.
+pub(super) fn prepare(service: &Service) -> io::Result<()> {
+    let directory = Path::new(paths::RUN).join(service.spec.name);
+    fs::create_dir_all(&directory)?;
+    let mounted = mount_tmpfs(&directory.to_string_lossy(), RUN_LIMIT);
+    let id = user(service);
+    chown(&directory, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+    mounted
+}
 
 /// Starts it; returns its process id and the reading end of its log pipe.
 ///
@@ -24,10 +39,6 @@ const PROGRAM: &str = "/usr/sbin/kontor";
 /// better off than one without DHCP.
 pub(super) fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
     let name = service.spec.name;
-    let directory = Path::new(paths::RUN).join(name);
-    fs::create_dir_all(&directory)?;
-    let id = user(service);
-    chown(&directory, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
     let cgroup = Cgroup::of(name).open(service.limits);
     if let Err(error) = &cgroup {
         kmsg::error(&format!("{name} runs without limits: {error}"));
@@ -43,6 +54,7 @@ pub(super) fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
         output: writer,
         input: None,
         max_files: service.max_files,
+        oom_score_adjust: service.oom_score_adjust,
     };
     Ok((launch.spawn()?, reader))
 }

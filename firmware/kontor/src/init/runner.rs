@@ -21,9 +21,10 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use super::control::{Command, Control};
+use super::groups::Groups;
 use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, MARK_GOOD, SITE, STORAGE, Service};
+use super::services::{CLOCK, LEAVE, MARK_GOOD, SITE, STORAGE, Service};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
 
@@ -33,6 +34,8 @@ const SAVE_CLOCK_EVERY: Duration = Duration::from_secs(600);
 const EARLY: Duration = Duration::from_secs(30);
 /// Datagrams handled in one turn, so that a flood of them starves nothing else.
 const MAX_NOTIFICATIONS: usize = 64;
+/// A turn never waits longer than [`TICK`]; one that took this long was not given the processor.
+const STALL: Duration = Duration::from_secs(2 * TICK.as_secs());
 
 /// Everything PID 1 has.
 pub(super) struct Runner {
@@ -40,6 +43,7 @@ pub(super) struct Runner {
     board: String,
     services: Vec<Service>,
     supervisor: Supervisor,
+    groups: Groups,
     signals: Signals,
     notify: NotifySocket,
     control: Option<Control>,
@@ -49,6 +53,7 @@ pub(super) struct Runner {
     errors: Errors,
     shutdown: Option<Shutdown>,
     next_tick: Duration,
+    last_turn: Duration,
     next_save: Option<Duration>,
     /// Storage finished while `site` was still running: it runs once more.
     site_again: bool,
@@ -82,6 +87,7 @@ impl Runner {
             version,
             board,
             supervisor: Supervisor::new(specs, seed)?,
+            groups: Groups::new(&services),
             signals: Signals::new(&signals)?,
             notify: NotifySocket::bind(Path::new(process::NOTIFY_SOCKET))?,
             control: control.ok(),
@@ -92,6 +98,7 @@ impl Runner {
             errors: Errors::default(),
             shutdown: None,
             next_tick: Duration::ZERO,
+            last_turn: now(),
             next_save: None,
             site_again: false,
         })
@@ -106,6 +113,11 @@ impl Runner {
     /// One round: timers, orders, then waiting for the next event and handling it.
     pub(super) fn turn(&mut self) {
         let now = now();
+        let lost = now.saturating_sub(std::mem::replace(&mut self.last_turn, now));
+        if lost >= STALL {
+            self.report(&format!("the machine stood still for {} s", lost.as_secs()));
+            self.supervisor.forgive(lost);
+        }
         self.handle_timers(now);
         self.obey(now);
         self.wait();
@@ -127,6 +139,7 @@ impl Runner {
             // Drivers come in the first seconds; a button pressed before it is watched is pressed in vain.
             self.next_tick = now + if now < EARLY { EARLY_TICK } else { TICK };
             self.hardware.tick(self.supervisor.health().feeds_watchdog(now));
+            self.stop_runaways(now);
         }
         if self.next_save.is_some_and(|at| now >= at) {
             self.next_save = Some(now + SAVE_CLOCK_EVERY);
@@ -136,6 +149,15 @@ impl Runner {
             Some(shutdown) if now >= shutdown.deadline => self.finish(shutdown.action),
             Some(Shutdown { stop_at: Some(at), .. }) if now >= at => self.stop_services(now),
             _ => {}
+        }
+    }
+
+    fn stop_runaways(&mut self, now: Duration) {
+        for (id, reason) in self.groups.runaways() {
+            self.supervisor.condemn(now, id, &reason);
+        }
+        if let Some(reason) = self.groups.stop_runaway_shell() {
+            self.report(&reason);
         }
     }
 
@@ -225,7 +247,9 @@ impl Runner {
             };
             // What it wrote last explains why it ended: keep it before the end is reported.
             self.take_logs(now);
-            self.supervisor.handle_exit(now, pid.as_raw().unsigned_abs(), exit);
+            let pid = pid.as_raw().unsigned_abs();
+            let exit = self.supervisor.find_pid(pid).map_or(exit, |id| self.groups.explain(id, exit));
+            self.supervisor.handle_exit(now, pid, exit);
         }
     }
 
@@ -241,6 +265,11 @@ impl Runner {
                     let line = format!("{}: {reason}", self.services[id].spec.name);
                     self.rings[id].push(format!("{} {reason}", wall_clock()));
                     self.report(&line);
+                }
+                Output::Recovered { id, after } => {
+                    let line = format!("ready again after {} ms", after.as_millis());
+                    self.rings[id].push(format!("{} {line}", wall_clock()));
+                    kmsg::info(&format!("{}: {line}", self.services[id].spec.name));
                 }
                 Output::Proven => {
                     kmsg::info("all essential services are up");
@@ -279,7 +308,7 @@ impl Runner {
             }
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),
             SITE => self.supervisor.reload(),
-            CLOCK if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
+            LEAVE if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
                 self.stop_services(now)
             }
             _ => {}
@@ -304,7 +333,7 @@ impl Runner {
         if self.shutdown.is_none() {
             kmsg::error(&format!("{why}: going down ({action:?})"));
             self.shutdown = Some(Shutdown::new(now, action));
-            self.run_again(now, CLOCK);
+            self.run_again(now, LEAVE);
         }
     }
 

@@ -15,9 +15,22 @@ pub(super) const SITE: &str = "site";
 pub(super) const MARK_GOOD: &str = "mark-good";
 /// The one-shot that keeps the last known time.
 pub(super) const CLOCK: &str = "clock";
+/// The one-shot before an orderly end: it keeps the time and gives the slot its try back.
+pub(super) const LEAVE: &str = "leave";
 
-/// Daemons send WATCHDOG=1 every 5 s; three may be lost on a busy box.
+/// Control group of an operator's root shells: bounded, so that a slip of the hand is not the gateway's end.
+pub(crate) const SHELL: &str = "shell";
+/// What it may take.
+pub(super) const SHELL_LIMITS: Limits = Limits { memory_mib: 256, pids: 128, cpu_weight: 50 };
+
+/// Daemons send WATCHDOG=1 every 2 to 5 s. Long enough for a write that waits for a disk to spin up (10 s),
+/// short enough for an office to notice no more than a hiccup.
 const WATCHDOG: Duration = Duration::from_secs(20);
+/// When all want the processor: who serves the office comes before consoles and one-shots.
+const SERVING_WEIGHT: u32 = 300;
+const WEIGHT: u32 = 100;
+/// When the whole box is out of memory the kernel kills the biggest; these are the last it may take.
+const SERVING_OOM_SCORE: i16 = -900;
 const NOTIFY: Kind = Kind::Daemon(Readiness::Notify);
 const MAX_FILES: u64 = 4096;
 
@@ -34,12 +47,19 @@ pub(super) struct Service {
     pub(super) limits: Limits,
     /// Open files at most.
     pub(super) max_files: u64,
+    /// Who goes first when the whole box is out of memory.
+    pub(super) oom_score_adjust: i16,
 }
 
-/// All of them; `consoles` are terminals below /dev.
-pub(super) fn all(consoles: &[String]) -> Vec<Service> {
+/// Limits that fit a box with this much RAM: no service may have more than a quarter of it.
+pub(super) fn bounded(limits: Limits, memory_mib: u32) -> Limits {
+    Limits { memory_mib: limits.memory_mib.min(memory_mib / 4), ..limits }
+}
+
+/// All of them, on a box with this much RAM; `consoles` are terminals below /dev.
+pub(super) fn all(consoles: &[String], memory_mib: u32) -> Vec<Service> {
     let mut services = vec![
-        root("modules", &[], NOTIFY, 128),
+        modules(),
         storage(),
         essential(root(SITE, &[], Kind::OneShot, 64)),
         essential(daemon("netd", &[SITE, "modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
@@ -48,9 +68,13 @@ pub(super) fn all(consoles: &[String]) -> Vec<Service> {
         daemon("timed", &[SITE], 204, &[SysTime, NetBindService], 64),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
         on_demand(CLOCK, &["storage", "save-clock"]),
+        on_demand(LEAVE, &["storage", "leave"]),
     ];
     services.extend(consoles.iter().filter_map(|device| console(device)));
     services[2].args = vec!["site".into(), "boot".into()];
+    for service in &mut services {
+        service.limits = bounded(service.limits, memory_mib);
+    }
     services
 }
 
@@ -71,9 +95,17 @@ fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32)
         spec,
         args: vec![name.to_owned()],
         identity: Identity::Root,
-        limits: Limits { memory_mib, pids: 64 },
+        limits: Limits { memory_mib, pids: 64, cpu_weight: WEIGHT },
         max_files: MAX_FILES,
+        oom_score_adjust: 0,
     }
+}
+
+/// A driver may look for its hardware for half a minute, and a sign of life comes every 15 s.
+fn modules() -> Service {
+    let mut service = root("modules", &[], NOTIFY, 128);
+    service.spec.watchdog = Some(Duration::from_secs(60));
+    service
 }
 
 /// Waits for late disks, makes file systems: minutes on a slow one, and killing it halfway helps nobody.
@@ -98,6 +130,8 @@ fn daemon(
     service.identity = Identity::User { id, capabilities: capabilities.to_vec() };
     service.spec.watchdog = Some(WATCHDOG);
     service.spec.reloads = true;
+    service.limits.cpu_weight = SERVING_WEIGHT;
+    service.oom_score_adjust = SERVING_OOM_SCORE;
     service
 }
 
@@ -148,10 +182,10 @@ mod tests {
 
     #[test]
     fn the_table_is_consistent() {
-        let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()]);
+        let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()], 512);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, MARK_GOOD, CLOCK, "console-tty0"] {
+        for name in [STORAGE, SITE, MARK_GOOD, CLOCK, LEAVE, "console-tty0"] {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);
@@ -159,8 +193,24 @@ mod tests {
     }
 
     #[test]
+    fn no_service_may_take_a_small_box_for_itself() {
+        for service in all(&["ttyS0".into()], 160) {
+            let limits = service.limits;
+            assert!((16..=40).contains(&limits.memory_mib), "{}: {limits:?}", service.spec.name);
+            assert!(limits.pids <= 64, "{}: {limits:?}", service.spec.name);
+        }
+    }
+
+    #[test]
+    fn every_daemon_is_watched() {
+        for service in all(&["ttyS0".into()], 512).iter().filter(|s| s.spec.kind != Kind::OneShot) {
+            assert!(service.spec.watchdog.is_some(), "{}", service.spec.name);
+        }
+    }
+
+    #[test]
     fn essential_daemons_are_watched_and_unprivileged() {
-        for service in all(&[]).iter().filter(|s| s.spec.essential && s.spec.kind != Kind::OneShot) {
+        for service in all(&[], 512).iter().filter(|s| s.spec.essential && s.spec.kind != Kind::OneShot) {
             assert!(service.spec.watchdog.is_some(), "{}", service.spec.name);
             assert_ne!(user(service), 0, "{}", service.spec.name);
         }

@@ -15,8 +15,8 @@ use super::kmsg;
 
 /// All services together have this long, whatever their own deadlines add up to.
 const BUDGET: Duration = Duration::from_secs(20);
-/// How long the clock may take to be saved before the services are stopped.
-const CLOCK_BUDGET: Duration = Duration::from_secs(2);
+/// How long the clock and the slot's try may take to be saved before the services are stopped.
+const LEAVE_BUDGET: Duration = Duration::from_secs(2);
 /// How long killed processes may take to vanish.
 const REAP_ROUNDS: u32 = 40;
 const REAP_PAUSE: Duration = Duration::from_millis(50);
@@ -44,7 +44,7 @@ pub(super) struct Shutdown {
 impl Shutdown {
     /// Begun at `now`.
     pub(super) fn new(now: Duration, action: Action) -> Self {
-        Self { action, stop_at: Some(now + CLOCK_BUDGET), deadline: now + BUDGET }
+        Self { action, stop_at: Some(now + LEAVE_BUDGET), deadline: now + BUDGET }
     }
 
     /// The next moment something is due.

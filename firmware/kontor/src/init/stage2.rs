@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kontor_config::Board;
 use kontor_status::paths;
+use kontor_sys::cgroup::Cgroup;
 use nix::mount::{MsFlags, mount};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
-use super::kmsg;
+use super::{kmsg, services};
 
 const RELEASE: &str = "/usr/share/kontor/release.toml";
 
@@ -34,18 +35,19 @@ pub(super) fn prepare() -> Vec<String> {
             problems.push(format!("{what}: {error}"));
         }
     };
-    // Bounded: whoever fills one of them must not take the memory of the others.
+    // Bounded, in bytes and in files: whoever fills one of them, or all, leaves the box most of its memory.
     for (target, options) in [
-        ("/run", "mode=0755,size=32m"),
-        ("/tmp", "mode=1777,size=64m"),
-        ("/var", "mode=0755,size=64m"),
-        ("/dev/shm", "mode=1777,size=32m"),
+        ("/run", "mode=0755,size=8%,nr_inodes=4k"),
+        ("/tmp", "mode=1777,size=8%,nr_inodes=4k"),
+        ("/var", "mode=0755,size=4%,nr_inodes=4k"),
+        ("/dev/shm", "mode=1777,size=4%,nr_inodes=1k"),
     ] {
         attempt(&format!("cannot mount {target}"), mount_tmpfs(target, options));
     }
     attempt("cannot mount /dev/pts", mount_new("devpts", "/dev/pts", Some("mode=0620,ptmxmode=0666")));
     attempt("cannot mount control groups", mount_new("cgroup2", kontor_sys::cgroup::ROOT, None));
-    attempt("cannot prepare control groups", kontor_sys::cgroup::prepare());
+    attempt("cannot prepare control groups", kontor_sys::cgroup::prepare(memory_mib() / 8 * 7));
+    attempt("cannot limit the root shell", limit_shell());
     for directory in ["/var/lib", "/var/log", "/var/cache", "/var/tmp", paths::RUN] {
         attempt(directory, fs::create_dir_all(directory));
     }
@@ -58,6 +60,10 @@ pub(super) fn prepare() -> Vec<String> {
     // A break on the serial line, or a cat on the keyboard, must not reboot the office.
     attempt("cannot set kernel.sysrq", fs::write("/proc/sys/kernel/sysrq", "0"));
     attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
+    // A kernel that has lost its way is started again (and GRUB counts the try), not trusted any further;
+    // want of memory is no such thing: it costs one service, which comes back.
+    attempt("cannot set kernel.panic_on_oops", fs::write("/proc/sys/kernel/panic_on_oops", "1"));
+    attempt("cannot set vm.panic_on_oom", fs::write("/proc/sys/vm/panic_on_oom", "0"));
     attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
     // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.
     attempt("cannot take Ctrl-Alt-Del", nix::sys::reboot::set_cad_enabled(false).map_err(Into::into));
@@ -65,7 +71,20 @@ pub(super) fn prepare() -> Vec<String> {
     problems
 }
 
-fn mount_tmpfs(target: &str, options: &str) -> io::Result<()> {
+/// RAM the kernel has left for all of us, in MiB; a small guess when it does not say.
+pub(super) fn memory_mib() -> u32 {
+    const GUESS: u64 = 192;
+    let bytes = nix::sys::sysinfo::sysinfo().map_or(GUESS << 20, |info| info.ram_total());
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
+}
+
+/// The group the console puts an operator's root shell into.
+fn limit_shell() -> io::Result<()> {
+    let limits = services::bounded(services::SHELL_LIMITS, memory_mib());
+    Cgroup::of(services::SHELL).open(limits).map(drop)
+}
+
+pub(super) fn mount_tmpfs(target: &str, options: &str) -> io::Result<()> {
     mount_new("tmpfs", target, Some(options))
 }
 
@@ -103,12 +122,48 @@ pub(super) fn board() -> Board {
     })
 }
 
-/// No certificate and no signature is valid before the day this release was built.
-pub(super) fn floor_clock(built_at: Duration) {
+/// A clock that is further ahead of the release than this is wrong: no box runs a release of that age, and
+/// believing 2099 would make every certificate an expired one.
+const BELIEVABLE_YEARS: u32 = 15;
+const YEAR: Duration = Duration::from_secs(365 * 86_400 + 86_400 / 4);
+
+/// Whether a box with a release of `built_at` can live at `time`.
+pub(crate) fn is_believable(time: Duration, built_at: Duration) -> bool {
+    time >= built_at && time < built_at + BELIEVABLE_YEARS * YEAR
+}
+
+/// No certificate and no signature is valid before the day this release was built; a clock chip that claims
+/// that, or a far future, is ignored until a time server has spoken.
+pub(super) fn bound_clock(built_at: Duration) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    if now < built_at
-        && let Err(error) = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(built_at))
-    {
-        kmsg::error(&format!("cannot set the clock: {error}"));
+    if !is_believable(now, built_at) {
+        kmsg::info(&format!("the clock says {} s since 1970: set to the day of the build", now.as_secs()));
+        if let Err(error) = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(built_at)) {
+            kmsg::error(&format!("cannot set the clock: {error}"));
+        }
+    }
+}
+
+/// When the release that runs was built.
+pub(crate) fn built_at() -> Duration {
+    release().built_at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_1970_nor_2099_is_believed() {
+        let built = Duration::from_secs(1_795_284_245); // 2026
+        for (seconds, expect) in [
+            (0, false),
+            (1_795_284_244, false),
+            (1_795_284_245, true),
+            (2_051_222_400, true),  // 2035
+            (4_070_908_800, false), // 2099
+        ] {
+            assert_eq!(is_believable(Duration::from_secs(seconds), built), expect, "{seconds}");
+        }
     }
 }

@@ -38,9 +38,18 @@ impl BootStateFile {
 
     /// The running slot has proved itself.
     pub(super) fn mark_good(&mut self, slot: Slot) -> io::Result<BootState> {
+        self.change(|state| state.mark_good(slot))
+    }
+
+    /// The running slot is left in order: it keeps the try this boot took.
+    pub(super) fn give_back(&mut self, slot: Slot) -> io::Result<BootState> {
+        self.change(|state| state.give_back(slot))
+    }
+
+    fn change(&mut self, how: impl FnOnce(&mut BootState)) -> io::Result<BootState> {
         let mut state = self.read()?.unwrap_or(BootState::fresh());
         let before = state;
-        state.mark_good(slot);
+        how(&mut state);
         if state != before {
             self.write(state)?;
         }
@@ -75,5 +84,6 @@ mod tests {
         let state = file.mark_good(Slot::B).unwrap();
         assert_eq!(file.read().unwrap(), Ok(state));
         assert_eq!(state.last_good, Slot::B);
+        assert_eq!(file.give_back(Slot::B).unwrap(), state, "it has all its tries");
     }
 }

@@ -33,7 +33,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         [] | ["boot"] => boot(),
         ["mark-good"] => mark_good(),
         ["save-clock"] => clock::save(),
-        _ => bail!("usage: kontor storage [boot | mark-good | save-clock]"),
+        ["leave"] => leave(),
+        _ => bail!("usage: kontor storage [boot | mark-good | save-clock | leave]"),
     }
 }
 
@@ -166,6 +167,15 @@ fn mark_good() -> anyhow::Result<()> {
     status.slot.good = true;
     status.slot.tries = state.tries;
     publish(&status)
+}
+
+/// Before an orderly reboot or power-off: the time is kept, and the slot gets the try of this boot back.
+fn leave() -> anyhow::Result<()> {
+    let saved = clock::save();
+    if let (Ok(disk), Some(slot)) = (chosen_disk(), booted_slot()) {
+        BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?.give_back(slot)?;
+    }
+    saved
 }
 
 #[cfg(test)]

@@ -32,11 +32,12 @@ pub(crate) struct Chronyd(Child);
 impl Chronyd {
     /// Starts it in the foreground with the configuration `conf`; it logs to our standard error.
     ///
-    /// `-U`: we are no longer root, and need not be: the capabilities come with us. `-s`: begin with the
-    /// time of the RTC or, later, of the drift file, so that the clock never falls behind the last use.
+    /// `-U`: we are no longer root, and need not be: the capabilities come with us. Never `-s`, which steps
+    /// the clock to the time stamp of the drift file: one from a day when the clock said 2099 would bring
+    /// that back at every start. `storage` keeps the last known time.
     pub(crate) fn start(program: &Program, conf: &Path) -> io::Result<Self> {
         let mut command = Command::new(&program.path);
-        command.args(["-d", "-U", "-s", "-u", &program.user, "-f"]).arg(conf).stdin(Stdio::null());
+        command.args(["-d", "-U", "-u", &program.user, "-f"]).arg(conf).stdin(Stdio::null());
         if program.dry {
             command.arg("-x");
         }

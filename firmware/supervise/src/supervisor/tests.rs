@@ -120,6 +120,49 @@ fn silence_is_a_hang_only_at_the_watchdog_deadline() {
 }
 
 #[test]
+fn a_killed_daemon_starts_again_at_once_and_says_how_long_it_was_away() {
+    let mut supervisor = running();
+    supervisor.handle_exit(S, 12, Exit::Signal(9));
+    outputs(&mut supervisor);
+    assert_eq!(supervisor.poll_timeout(), Some(S));
+    supervisor.handle_timeout(S);
+    expect(&mut supervisor, &[Output::Spawn(2)]);
+    supervisor.spawned(S, 2, 13);
+    supervisor.handle_message(2 * S, 2, Message::Ready);
+    expect(&mut supervisor, &[Output::Recovered { id: 2, after: S }]);
+    // A restart somebody asked for is no recovery.
+    supervisor.restart(3 * S, 2);
+    supervisor.handle_exit(3 * S, 13, Exit::Code(0));
+    supervisor.spawned(3 * S, 2, 14);
+    outputs(&mut supervisor);
+    supervisor.handle_message(4 * S, 2, Message::Ready);
+    expect(&mut supervisor, &[]);
+}
+
+#[test]
+fn a_condemned_daemon_is_killed_with_its_group_and_starts_again() {
+    let mut supervisor = running();
+    supervisor.condemn(S, 1, "too many processes");
+    let reason = "too many processes".to_owned();
+    expect(&mut supervisor, &[Output::Failure { id: 1, reason }, Output::Kill(1)]);
+    supervisor.condemn(S, 1, "too many processes");
+    expect(&mut supervisor, &[]);
+    supervisor.handle_exit(S, 11, Exit::Signal(9));
+    supervisor.handle_timeout(S);
+    assert!(outputs(&mut supervisor).contains(&Output::Spawn(1)));
+}
+
+#[test]
+fn a_machine_that_stood_still_is_not_a_daemon_that_hangs() {
+    let mut supervisor = running();
+    supervisor.forgive(100 * S);
+    supervisor.handle_timeout(120 * S - NS);
+    assert!(!outputs(&mut supervisor).iter().any(|output| matches!(output, Output::Kill(_))));
+    supervisor.handle_timeout(120 * S);
+    assert!(outputs(&mut supervisor).contains(&Output::Kill(1)));
+}
+
+#[test]
 fn a_daemon_that_ends_with_success_has_failed() {
     let mut supervisor = running();
     supervisor.handle_exit(S, 11, Exit::Code(0));

@@ -24,8 +24,8 @@ use index::Index;
 const THREADS: usize = 4;
 /// Device trees are not deeper; a bound against a loop in sysfs.
 const MAX_DEPTH: usize = 24;
-/// How often a lost announcement is made up for, when nothing happens.
-const IDLE_MS: u16 = 60_000;
+/// How often a lost announcement is made up for, when nothing happens; also the sign of life.
+const IDLE_MS: u16 = 15_000;
 
 /// `kontor modules`: never returns unless something is badly wrong.
 pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
@@ -41,8 +41,10 @@ pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
         Err(report) => eprintln!("error: {report}"),
     }
     loader.drain(&events);
-    Notifier::from_environment().ready();
+    let notifier = Notifier::from_environment();
+    notifier.ready();
     loop {
+        notifier.watchdog();
         wait_readable(std::os::fd::AsFd::as_fd(&events), IDLE_MS)?;
         loader.drain(&events);
     }
