@@ -6,7 +6,7 @@ use std::process::{Child, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::qemu::qmp::QmpListener;
-use xtask::qemu::{Accel, Backend, Firmware, Machine, Nic, Qmp, Serial as SerialPort, VIRTIO_NET, disk};
+use xtask::qemu::{Accel, Backend, Firmware, Machine, Mimic, Nic, Qmp, Serial as SerialPort, disk};
 use xtask::tools::Tools;
 
 use crate::artefacts::Artefacts;
@@ -47,6 +47,8 @@ pub struct BoxOptions {
     pub memory_mib: u32,
     /// UEFI instead of BIOS.
     pub uefi: bool,
+    /// The board it mimics.
+    pub mimic: Mimic,
     /// The site file in its seed partition.
     pub site: Option<String>,
     /// Socket of a served disk ([`crate::block`]) in the place of its own.
@@ -58,7 +60,8 @@ pub struct BoxOptions {
 impl Default for BoxOptions {
     fn default() -> Self {
         let site = Some(crate::console::site_with_operator(""));
-        Self { memory_mib: 512, uefi: false, site, served_disk: None, further_disks: Vec::new() }
+        let mimic = Mimic::default();
+        Self { memory_mib: 512, uefi: false, mimic, site, served_disk: None, further_disks: Vec::new() }
     }
 }
 
@@ -105,11 +108,13 @@ impl Vm {
             if options.uefi { Firmware::ovmf(&equipment.tools, directory)? } else { Firmware::SeaBios };
         let macs: Vec<[u8; 6]> =
             (1..).take(ports.len()).map(|port| [0x52, 0x54, 0, 0x4b, number, port]).collect();
-        let nics = macs.iter().zip(ports).map(|(mac, path)| nic(*mac, path)).collect();
+        let model = options.mimic.nic.device();
+        let nics = macs.iter().zip(ports).map(|(mac, path)| nic(*mac, path, model)).collect();
         let serial_socket = artefacts.socket(&format!("{name}-serial"));
         let serial = Serial::listen(&serial_socket, &directory.join(format!("{name}-serial.log")))?;
         let control = QmpListener::bind(&artefacts.socket(&format!("{name}-qmp")))?;
         let machine = Machine {
+            mimic: options.mimic.clone(),
             memory_mib: options.memory_mib,
             firmware,
             disk: image,
@@ -200,6 +205,12 @@ impl Vm {
         self.running.is_some()
     }
 
+    /// The file that is its disk.
+    #[must_use]
+    pub fn disk_path(&self) -> &Path {
+        &self.machine.disk
+    }
+
     /// Its disk, while it is off.
     ///
     /// # Errors
@@ -236,8 +247,8 @@ fn nbd_address(socket: &Path) -> PathBuf {
     format!("nbd+unix:///?socket={}", socket.display()).into()
 }
 
-fn nic(mac: [u8; 6], socket: &Path) -> Nic {
+fn nic(mac: [u8; 6], socket: &Path, model: &'static str) -> Nic {
     let [a, b, c, d, e, f] = mac;
     let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-    Nic { mac, backend: Backend::Stream(socket.into()), model: VIRTIO_NET }
+    Nic { mac, backend: Backend::Stream(socket.into()), model }
 }

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod bench;
 pub mod command;
 pub mod deb;
+pub mod flash;
 pub mod image;
 pub mod qemu;
 pub mod reproduce;

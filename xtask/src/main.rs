@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::command::{bench, image, lock, reproduce, run, site, sizes, test};
+use xtask::command::{bench, flash, image, lock, reproduce, run, site, sizes, test};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ struct Cli {
 enum Command {
     Lock(lock::Args),
     Image(image::Args),
+    Flash(flash::Args),
     Run(run::Args),
     Test(test::Args),
     Reproduce(reproduce::Args),
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Lock(args) => lock::run(&args),
         Command::Image(args) => image::run(&args),
+        Command::Flash(args) => flash::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),

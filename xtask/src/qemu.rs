@@ -1,7 +1,8 @@
 //! Virtual machines: which one, as a value, and the QEMU command line it becomes.
 //!
-//! [`Machine`] is pure; nothing here starts a process. The layout is that of `board/qemu.toml`: a q35 with the
-//! network ports at fixed PCI addresses, so that `port1` is always the first of [`Machine::nics`].
+//! [`Machine`] is pure; nothing here starts a process. Its hardware is that of a board ([`Mimic`]), normally of
+//! `board/qemu.toml`: a q35 with the network ports at fixed PCI addresses. `port1` is always the first of
+//! [`Machine::nics`].
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -13,12 +14,14 @@ pub mod accel;
 pub mod development;
 pub mod disk;
 pub mod firmware;
+pub mod mimic;
 pub mod qmp;
 pub mod session;
 
 pub use accel::Accel;
 pub use development::development_site;
 pub use firmware::Firmware;
+pub use mimic::Mimic;
 pub use qmp::Qmp;
 
 use crate::tools::Tools;
@@ -30,9 +33,11 @@ const DISK_SLOT: usize = 0xa;
 /// PCI device number of the watchdog.
 const WATCHDOG_SLOT: usize = 0xb;
 
-/// A virtual machine of the `qemu` board.
+/// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// Its hardware.
+    pub mimic: Mimic,
     /// RAM.
     pub memory_mib: u32,
     /// Boot firmware.
@@ -45,7 +50,7 @@ pub struct Machine {
     pub serial: Serial,
     /// Unix socket on which somebody listens for QEMU's control connection.
     pub qmp: Option<PathBuf>,
-    /// Whether there is a hardware watchdog (i6300esb).
+    /// Whether there is a hardware watchdog.
     pub watchdog: bool,
     /// End QEMU when the guest reboots.
     pub no_reboot: bool,
@@ -127,31 +132,23 @@ impl Machine {
     #[must_use]
     pub fn args(&self) -> Vec<OsString> {
         let mut args = Args::default();
-        args.words(&[
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-machine",
-            "q35,usb=off,hpet=off",
-        ]);
+        args.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
+        self.mimic.push_machine(&mut args);
         args.pair("-m", format!("{}M", self.memory_mib));
         args.words(&["-smp", "2", "-accel", self.accel.argument(), "-cpu", self.accel.cpu()]);
-        // A graphics card without a window: the VGA console is real and can be looked at over QMP.
-        args.words(&["-device", "VGA,addr=0x1"]);
         self.firmware.push_args(&mut args);
         self.push_disk(&mut args);
         self.push_serial(&mut args);
         for (index, nic) in self.nics.iter().enumerate() {
-            nic.push_args(index, &mut args);
+            let slot = self.mimic.push_slot(index, &mut args);
+            nic.push_args(index, &slot, &mut args);
         }
         if let Some(path) = &self.qmp {
             args.pair("-chardev", format!("socket,id=qmp0,path={}", escape(path)));
             args.words(&["-mon", "chardev=qmp0,mode=control"]);
         }
         if self.watchdog {
-            args.pair("-device", format!("i6300esb,addr={WATCHDOG_SLOT:#x}"));
-            args.words(&["-action", "watchdog=reset"]);
+            self.mimic.push_watchdog(&mut args);
         }
         if self.no_reboot {
             args.words(&["-no-reboot"]);
@@ -162,7 +159,7 @@ impl Machine {
     fn push_disk(&self, args: &mut Args) {
         let file = escape(&self.disk);
         args.pair("-drive", format!("if=none,id=disk0,format=raw,discard=unmap,file={file}"));
-        args.pair("-device", format!("virtio-blk-pci,drive=disk0,addr={DISK_SLOT:#x},bootindex=1"));
+        self.mimic.push_disk(args);
     }
 
     fn push_serial(&self, args: &mut Args) {
@@ -183,7 +180,7 @@ impl Machine {
 }
 
 impl Nic {
-    fn push_args(&self, index: usize, args: &mut Args) {
+    fn push_args(&self, index: usize, slot: &str, args: &mut Args) {
         let id = format!("net{index}");
         let peer = match &self.backend {
             Backend::Stream(path) => {
@@ -197,9 +194,8 @@ impl Nic {
             }
             Backend::None => String::new(),
         };
-        let slot = FIRST_NIC_SLOT + index;
         // An id, so that `set_link` finds the card; no option ROM, so that the firmware never boots from it.
-        let device = format!("{},id=nic{index},addr={slot:#x},mac={},romfile={peer}", self.model, self.mac);
+        let device = format!("{},id=nic{index},{slot},mac={},romfile={peer}", self.model, self.mac);
         args.pair("-device", device);
     }
 }

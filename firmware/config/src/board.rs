@@ -1,9 +1,14 @@
 //! The board file: what a machine type has.
 //!
 //! The same file serves the builder (which kernel modules and firmware go into the image) and the box
-//! (ports, console, watchdog). Every key is known here, so that a mistyped one is an error in both.
+//! (which machine it is, ports, console, watchdog). Every key is known here, so that a mistyped one is an error in
+//! both; only `[machine]`, how QEMU mimics the board, is the builder's own and never reaches the box.
+
+mod matching;
 
 use serde::Deserialize;
+
+pub use matching::{BoardMatch, Dmi, choose};
 
 use crate::report::{Findings, Report};
 
@@ -12,6 +17,8 @@ use crate::report::{Findings, Report};
 pub struct Board {
     /// Name of the board, the file's stem.
     pub name: String,
+    /// Which machines it is for.
+    pub matching: BoardMatch,
     /// Network ports in the order printed on the case.
     pub ports: Vec<BoardPort>,
     /// Boot firmware the image supports on this board.
@@ -53,6 +60,8 @@ pub enum BoardFirmware {
 struct RawBoard {
     schema: toml::Spanned<u32>,
     name: String,
+    #[serde(default, rename = "match")]
+    matching: RawMatch,
     #[serde(default)]
     firmware: Vec<BoardFirmware>,
     #[serde(default)]
@@ -63,6 +72,40 @@ struct RawBoard {
     console: RawConsole,
     #[serde(default)]
     watchdog: RawWatchdog,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawMatch {
+    #[serde(default)]
+    dmi_vendor: Words,
+    #[serde(default)]
+    dmi_product: Words,
+    #[serde(default)]
+    dmi_board: Words,
+}
+
+/// One string or several.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
+enum Words {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl From<Words> for Vec<String> {
+    fn from(words: Words) -> Self {
+        match words {
+            Words::One(word) => vec![word],
+            Words::Several(words) => words,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -142,8 +185,15 @@ impl RawBoard {
             }
             ports.push(BoardPort { name, pci });
         }
+        let RawMatch { dmi_vendor, dmi_product, dmi_board } = self.matching;
+        let matching = BoardMatch {
+            dmi_vendor: dmi_vendor.into(),
+            dmi_product: dmi_product.into(),
+            dmi_board: dmi_board.into(),
+        };
         Board {
             name: self.name,
+            matching,
             ports,
             firmware: self.firmware,
             kernel_modules: self.kernel.modules,
@@ -178,6 +228,16 @@ mod tests {
         assert_eq!(board.name, "generic-x86-64");
         assert_eq!(board.firmware, [BoardFirmware::Bios, BoardFirmware::Uefi]);
         assert!(board.ports.len() >= 2, "no gateway");
+    }
+
+    #[test]
+    fn a_match_is_one_string_or_several() {
+        let text = "schema = 1\nname = \"x\"\n[match]\ndmi-vendor = \"A\"\ndmi-board = [\"B\", \"C\"]\n";
+        let board = Board::parse("x.toml", text).unwrap();
+        assert_eq!(board.matching.dmi_vendor, ["A"]);
+        assert_eq!(board.matching.dmi_board, ["B", "C"]);
+        let report = Board::parse("x.toml", &text.replace("\"A\"", "7")).unwrap_err().to_string();
+        assert!(report.contains("expected a string or a list of strings"), "{report}");
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 pub const RUN: &str = "/run/kontor";
 /// The validated site text in force; written by `kontor site`, read by every daemon at start and on SIGHUP.
 pub const SITE: &str = "/run/kontor/site/site.toml";
-/// The board file in the base image.
-pub const BOARD: &str = "/usr/share/kontor/board.toml";
+/// The file of the board this machine is: a link into [`BOARDS`], made by `init` before any service starts.
+pub const BOARD: &str = "/run/kontor/board.toml";
+/// The board files in the base image, one for each machine type it serves.
+pub const BOARDS: &str = "/usr/share/kontor/board";
 /// [`crate::SiteStatus`]; written by `kontor site`.
 pub const SITE_STATUS: &str = "/run/kontor/site/status.json";
 /// [`crate::StorageStatus`]; written by `kontor storage`.

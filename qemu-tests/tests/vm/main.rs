@@ -2,7 +2,9 @@
 //!
 //! `cargo xtask test` says which image (`KONTOR_IMAGE`); without one every test here is skipped.
 
+mod boards;
 mod boot;
+mod flash;
 mod names;
 mod office;
 mod outside;
@@ -24,6 +26,10 @@ const TESTS: &[(&str, Test)] = &[
     ("boot-by-ovmf", boot::by_ovmf),
     ("power-button-switches-off-in-order", boot::power_button),
     ("data-grows-to-the-disk", boot::data_grows),
+    ("one-image-boots-on-a-pcengines-apu2", boards::pcengines_apu2),
+    ("one-image-boots-on-a-protectli-vp24x0", boards::protectli_vp24x0),
+    ("one-image-boots-on-an-unknown-machine", boards::unknown_machine),
+    ("a-flashed-disk-boots-with-its-site", flash::boots),
     ("a-page-through-nat", office::page_through_nat),
     ("leases-survive-a-reboot", office::leases_survive_a_reboot),
     ("leases-survive-a-power-cut", office::leases_survive_a_power_cut),

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::dhcp::{Client, framed, next_frame};
-use crate::qemu::{Accel, Backend, Firmware, Machine, Nic, Serial, VIRTIO_NET};
+use crate::qemu::{Accel, Backend, Firmware, Machine, Mimic, Nic, Serial, VIRTIO_NET};
 use crate::tools::Tools;
 
 /// How often the PC asks until it is answered. A real one restarts when its cable comes up; this stands for that.
@@ -318,6 +318,7 @@ fn command(
     listeners: &Listeners,
 ) -> Result<std::process::Command> {
     let machine = Machine {
+        mimic: Mimic::default(),
         memory_mib: setup.memory_mib,
         firmware: Firmware::SeaBios,
         disk: setup.disk.clone().unwrap_or_else(|| "/dev/null".into()),

@@ -85,7 +85,7 @@ impl Systemd {
         eprintln!("building the peer: {} packages", packages.len());
         let mut tree = root(&packages, &cache)?;
         let plan = crate::image::plan(&ImageOptions { fetch: fetch.clone(), ..ImageOptions::default() })?;
-        let ours = index(&kernel)?.closure(&plan.board.modules())?;
+        let ours = index(&kernel)?.closure(&plan.modules())?;
         let initrd = folder.join("systemd.cpio");
         write(&initrd, &initramfs(&kernel, &tree, INIT, &EARLY)?.finish())?;
         let in_ram = folder.join("systemd-in-ram.cpio");

@@ -8,24 +8,25 @@ use crate::image::{self, ImageOptions};
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask image                                             for cargo xtask run and the tests
-  cargo xtask image --board generic-x86-64 --site office.toml   for a PC, with its office in it
+  cargo xtask image                                             for every machine the product is for
+  cargo xtask image --site office.toml                          with its office in it
+  cargo xtask image --site office.toml --board pcengines-apu2   if that office has one of these
   cargo xtask image --dry-run                                   what would go into it";
 
-/// Build a disk image that boots on BIOS and UEFI
+/// Build a disk image that boots on BIOS and UEFI, on every machine the product is for
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What to build: the name of a file in images/
     #[arg(default_value = "branch")]
     pub product: String,
-    /// The machine to build it for: the name of a file in board/
-    #[arg(long, short, default_value = "qemu")]
-    pub board: String,
+    /// Check the site file against this machine's ports: the name of a file in board/ [default: that for any machine]
+    #[arg(long, short, value_name = "NAME", requires = "site")]
+    pub board: Option<String>,
     /// Give the image a site file, which the box imports at its first boot (`cargo xtask site default` prints one)
     #[arg(long, value_name = "FILE")]
     pub site: Option<Utf8PathBuf>,
-    /// Write the image here [default: target/images/PRODUCT-BOARD.img]
+    /// Write the image here [default: target/images/PRODUCT.img]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<Utf8PathBuf>,
     /// Print what would be built, merged and validated, and build nothing

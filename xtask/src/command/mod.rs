@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write};
 use anyhow::{Context, Result};
 
 pub mod bench;
+pub mod flash;
 pub mod image;
 pub mod lock;
 pub mod reproduce;

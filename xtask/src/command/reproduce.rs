@@ -10,9 +10,8 @@ use crate::reproduce::{self, Options, Outcome};
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask reproduce                                   two builds from clean; prints one hash
-  cargo xtask reproduce --board generic-x86-64            of the image for PCs
-  cargo xtask reproduce --against branch.img --board …    is this image made from this source?";
+  cargo xtask reproduce                         two builds from clean; prints one hash
+  cargo xtask reproduce --against branch.img    is this image made from this source?";
 
 /// Build the image twice from clean, under other circumstances, and compare byte by byte
 ///
@@ -24,9 +23,6 @@ pub struct Args {
     /// The product: the name of a file in images/
     #[arg(long, default_value = "branch")]
     pub product: String,
-    /// The machine it is built for: the name of a file in board/
-    #[arg(long, short, default_value = "qemu")]
-    pub board: String,
     /// Compare with this image instead of building a first one
     #[arg(long, value_name = "IMAGE")]
     pub against: Option<Utf8PathBuf>,
@@ -48,7 +44,6 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let options = Options {
         product: args.product.clone(),
-        board: args.board.clone(),
         against: args.against.clone(),
         keep: args.keep,
         fetch: args.fetch.clone(),
@@ -56,7 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
     let outcome = reproduce::run(&options)?;
     eprint!("{}", report(&outcome));
     match &outcome.difference {
-        None => super::print(format_args!("{}  {}-{}.img\n", outcome.sha256, args.product, args.board)),
+        None => super::print(format_args!("{}  {}.img\n", outcome.sha256, args.product)),
         Some(difference) => bail!("the images differ. The first difference: {difference}"),
     }
 }

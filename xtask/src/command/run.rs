@@ -14,13 +14,15 @@ use camino::Utf8PathBuf;
 use ipnet::Ipv4Net;
 
 use crate::archive::cache::FetchOptions;
+use crate::image::declaration::BoardFile;
+use crate::image::plan::named_board;
 use crate::image::{self, BuiltImage, ImageOptions};
 use crate::qemu::development::hash_password;
+use crate::qemu::mimic::BootFirmware;
 use crate::qemu::qmp::QmpListener;
 use crate::qemu::session::{Event, Session};
 use crate::qemu::{
-    Accel, Backend, Firmware, Forward, Machine, Nic, Protocol, Serial, UserNet, VIRTIO_NET, development_site,
-    disk,
+    Accel, Backend, Firmware, Forward, Machine, Nic, Protocol, Serial, UserNet, development_site, disk,
 };
 use crate::scratch;
 use crate::workspace::Workspace;
@@ -35,6 +37,8 @@ const READY_LIMIT: Duration = Duration::from_secs(300);
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
 /// How long one press of the power button may take to show.
 const POWER_BUTTON_PAUSE: Duration = Duration::from_secs(5);
+/// Ports of the machine; a board for any machine has more than one would want to look at.
+const MAX_PORTS: usize = 4;
 /// No 0/o, 1/l: the password is read from a screen and typed.
 const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
@@ -44,10 +48,10 @@ pub struct Args {
     /// What to build: the name of a file in images/
     #[arg(default_value = "branch")]
     pub product: String,
-    /// The machine to build it for: the name of a file in board/
-    #[arg(long, short, default_value = "qemu")]
+    /// The machine QEMU mimics: the name of a file in board/
+    #[arg(long, short, value_name = "NAME", default_value = "qemu")]
     pub board: String,
-    /// Boot by UEFI instead of BIOS
+    /// Boot by UEFI, also where the real machine has a BIOS
     #[arg(long)]
     pub uefi: bool,
     /// RAM of the machine
@@ -98,6 +102,7 @@ fn keep(folder: tempfile::TempDir) -> Result<()> {
 #[derive(Debug)]
 struct Office {
     options: ImageOptions,
+    board: BoardFile,
     lan: Ipv4Net,
     password: Option<String>,
 }
@@ -111,10 +116,10 @@ impl Office {
                 (development_site(&hash_password(&password)?), Some(password))
             }
         };
-        let output = Workspace::locate().images().join(format!("{}-{}-run.img", args.product, args.board));
+        let output = Workspace::locate().images().join(format!("{}-run.img", args.product));
         let options = ImageOptions {
             product: args.product.clone(),
-            board: args.board.clone(),
+            board: Some(args.board.clone()),
             site: args.site.clone(),
             site_text: args.site.is_none().then(|| text.clone()),
             output: Some(output),
@@ -122,8 +127,9 @@ impl Office {
             ..ImageOptions::default()
         };
         // Shows every mistake of the site file before anything is built.
-        image::plan(&options)?;
-        Ok(Self { lan: lan_address(&text)?, options, password })
+        let plan = image::plan(&options)?;
+        let board = named_board(Some(&args.board), &plan.product, &plan.boards)?.clone();
+        Ok(Self { lan: lan_address(&text)?, options, board, password })
     }
 }
 
@@ -149,17 +155,21 @@ fn boot(args: &Args, office: &Office, built: &BuiltImage, folder: &Path) -> Resu
     let image = folder.join("disk.img");
     disk::copy_sparse(built.path.as_std_path(), &image, disk::MACHINE_SIZE)?;
     let accel = Accel::detect(&built.tools)?;
-    let firmware = if args.uefi { Firmware::ovmf(&built.tools, folder)? } else { Firmware::SeaBios };
+    let mimic = office.board.machine.clone();
+    let uefi = args.uefi || mimic.firmware == BootFirmware::Uefi;
+    let firmware = if uefi { Firmware::ovmf(&built.tools, folder)? } else { Firmware::SeaBios };
     let (lan, port) = lan_network(office.lan)?;
     let watched = args.exit_when_ready || !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal();
     // A socket's path is short; a folder deep below the repository may be too long for one.
     let sockets = tempfile::Builder::new().prefix("kontor-").tempdir()?;
     let control = QmpListener::bind(&sockets.path().join("qmp"))?;
+    let backends = [Backend::User(UserNet::default()), Backend::User(lan)];
     let machine = Machine {
+        nics: nics(&office.board, backends),
+        mimic,
         memory_mib: args.memory,
         firmware,
         disk: image,
-        nics: vec![nic(1, Backend::User(UserNet::default())), nic(2, Backend::User(lan))],
         serial: if watched { Serial::Output } else { Serial::Terminal },
         qmp: Some(control.path().into()),
         watchdog: true,
@@ -175,8 +185,12 @@ fn boot(args: &Args, office: &Office, built: &BuiltImage, folder: &Path) -> Resu
     }
 }
 
-fn nic(port: u8, backend: Backend) -> Nic {
-    Nic { mac: format!("52:54:00:4b:00:{port:02x}"), backend, model: VIRTIO_NET }
+/// The board's ports; those after WAN and LAN have no cable.
+fn nics(board: &BoardFile, plugged: [Backend; 2]) -> Vec<Nic> {
+    let backends = plugged.into_iter().chain(std::iter::repeat(Backend::None));
+    let ports = (1..=board.board.ports.len().min(MAX_PORTS)).zip(backends);
+    let model = board.machine.nic.device();
+    ports.map(|(port, backend)| Nic { mac: format!("52:54:00:4b:00:{port:02x}"), backend, model }).collect()
 }
 
 /// The LAN side: QEMU is a neighbour of the box, and one port of the host leads to its name server.

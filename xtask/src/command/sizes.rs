@@ -12,9 +12,6 @@ pub struct Args {
     /// The product: the name of a file in images/
     #[arg(default_value = "branch")]
     pub product: String,
-    /// The machine it is built for: the name of a file in board/
-    #[arg(long, short, default_value = "generic-x86-64")]
-    pub board: String,
     /// Machine-readable output
     #[arg(long)]
     pub json: bool,
@@ -28,12 +25,8 @@ pub struct Args {
 /// # Errors
 /// When the release cannot be built or something is over its budget.
 pub fn run(args: &Args) -> Result<()> {
-    let options = ImageOptions {
-        product: args.product.clone(),
-        board: args.board.clone(),
-        fetch: args.fetch.clone(),
-        ..ImageOptions::default()
-    };
+    let options =
+        ImageOptions { product: args.product.clone(), fetch: args.fetch.clone(), ..ImageOptions::default() };
     let measured = image::measure(&options)?;
     let text =
         if args.json { format!("{}\n", json(&measured)) } else { measured.iter().map(table).collect() };

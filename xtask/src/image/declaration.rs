@@ -9,6 +9,9 @@ use camino::Utf8Path;
 use kontor_config::Board;
 use serde::Deserialize;
 
+use crate::qemu::mimic::Mimic;
+use crate::workspace::Workspace;
+
 /// `images/NAME.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -19,7 +22,7 @@ pub struct Product {
     pub name: String,
     /// Day of the release, `YYYY-MM-DD`.
     pub date: String,
-    /// Machine types, the first one being the released one.
+    /// Machine types that one image serves.
     pub board: Vec<String>,
     /// Kernel modules and command line of every board.
     pub kernel: Kernel,
@@ -103,8 +106,10 @@ impl Product {
 pub struct BoardFile {
     /// Validated.
     pub board: Board,
-    /// Merged with what it inherits and with the product's kernel part.
+    /// Merged with what it inherits and with the product's kernel part, without what only the builder needs.
     pub text: String,
+    /// How QEMU mimics it.
+    pub machine: Mimic,
 }
 
 impl BoardFile {
@@ -118,7 +123,9 @@ impl BoardFile {
         if let Some(parent) = merged.remove("inherit") {
             let parent = parent.as_str().with_context(|| format!("{path}: inherit must name a board"))?;
             let parent_path = path.with_file_name(format!("{parent}.toml"));
-            let parent = table(&parent_path)?;
+            let mut parent = table(&parent_path)?;
+            // It describes one machine as a whole.
+            parent.remove("machine");
             ensure!(
                 !parent.contains_key("inherit"),
                 "{path}: {parent_path} inherits itself; one level is allowed"
@@ -126,11 +133,37 @@ impl BoardFile {
             merged = merge(parent, merged);
         }
         let kernel = toml::Table::from_iter([("kernel".to_owned(), kernel_table(&product.kernel).into())]);
-        let text = toml::to_string(&merge(kernel, merged))?;
-        let board = Board::parse(path.as_str(), &text)
+        let mut merged = merge(kernel, merged);
+        let machine = merged.remove("machine").map_or(Ok(Mimic::default()), toml::Value::try_into::<Mimic>);
+        let machine = machine.with_context(|| format!("{path}: [machine]"))?;
+        let board = Board::parse(path.as_str(), &toml::to_string(&merged)?)
             .map_err(|report| anyhow::anyhow!("{path} has mistakes (with what it inherits)\n\n{report}"))?;
         ensure!(Some(board.name.as_str()) == path.file_stem(), "{path}: name must be that of the file");
-        Ok(Self { board, text })
+        let machine = machine.identified(&board.matching);
+        Ok(Self { board, text: text_for_the_box(merged)?, machine })
+    }
+
+    /// Reads every board of a product.
+    ///
+    /// # Errors
+    /// When one is not valid, or not exactly one of them serves machines that no other is for.
+    pub fn load_all(product: &Product, workspace: &Workspace) -> Result<Vec<Self>> {
+        let load = |name: &String| Self::load(&workspace.board(name), product);
+        let boards: Vec<Self> = product.board.iter().map(load).collect::<Result<_>>()?;
+        let fallbacks: Vec<&str> =
+            boards.iter().filter(|file| file.is_fallback()).map(|file| file.board.name.as_str()).collect();
+        ensure!(
+            fallbacks.len() == 1,
+            "product {:?} needs exactly one board without [match], for every other machine; it has {fallbacks:?}",
+            product.name
+        );
+        Ok(boards)
+    }
+
+    /// Whether it is for every machine that no other board is for.
+    #[must_use]
+    pub fn is_fallback(&self) -> bool {
+        self.board.matching.is_fallback()
     }
 
     /// Every kernel module the image must hold: those for the hardware, those loaded at boot, the watchdogs.
@@ -142,6 +175,15 @@ impl BoardFile {
         wanted.retain(|module| seen.insert(module.clone()));
         wanted
     }
+}
+
+/// The box needs no list of its modules: they are there. The boot loader has the command line.
+fn text_for_the_box(mut merged: toml::Table) -> Result<String> {
+    if let Some(kernel) = merged.get_mut("kernel").and_then(toml::Value::as_table_mut) {
+        kernel.remove("modules");
+        kernel.remove("cmdline");
+    }
+    Ok(toml::to_string(&merged)?)
 }
 
 fn kernel_table(kernel: &Kernel) -> toml::Table {

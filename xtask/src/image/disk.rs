@@ -178,13 +178,19 @@ fn boot_sector(boot: &[u8], last_lba: u64, core_lba: u64) -> Result<[u8; 512]> {
     sector[0x5c..0x64].copy_from_slice(&core_lba.to_le_bytes());
     // Two NOPs let it believe the BIOS about the boot drive (grub-install does the same for hard disks).
     sector[0x66..0x68].copy_from_slice(&[0x90, 0x90]);
+    protective_mbr(&mut sector, last_lba);
+    Ok(sector)
+}
+
+/// Makes this boot sector one of a disk that ends with block `last_lba`: one entry over all of it keeps programs
+/// that know no GPT away.
+pub fn protective_mbr(sector: &mut [u8], last_lba: u64) {
     let mut entry = [0; 16];
     entry[1..8].copy_from_slice(&[0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff]);
     entry[8..12].copy_from_slice(&1_u32.to_le_bytes());
     entry[12..16].copy_from_slice(&u32::try_from(last_lba).unwrap_or(u32::MAX).to_le_bytes());
     sector[446..462].copy_from_slice(&entry);
-    sector[510..].copy_from_slice(&[0x55, 0xaa]);
-    Ok(sector)
+    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
 }
 
 /// `core.img` whose first sector knows where the rest of it lies.

@@ -10,13 +10,14 @@ use kontor_boot::PartitionKind;
 use kontor_boot::partition::LAYOUT;
 
 use super::bootstate;
+use super::declaration::BoardFile;
 use super::disk::unique_guid;
 use super::process::run;
 use crate::tools::Tools;
 
 /// Modules of both cores; `normal` brings the script interpreter.
 const MODULES: &str = "memdisk tar part_gpt ext2 iso9660 linux loadenv normal configfile test echo regexp probe \
-    sleep serial terminal reboot halt";
+    sleep serial smbios terminal reboot halt";
 
 const TEMPLATE: &str = include_str!("grub.cfg");
 
@@ -30,17 +31,48 @@ pub fn partition_number(kind: PartitionKind) -> usize {
     LAYOUT.iter().position(|other| *other == kind).map_or(0, |index| index + 1)
 }
 
-/// The embedded configuration for this kernel command line.
+/// The embedded configuration for a product's boards.
 #[must_use]
-pub fn configuration(cmdline: &[String]) -> String {
+pub fn configuration(boards: &[BoardFile]) -> String {
     let number = |kind| partition_number(kind).to_string();
     TEMPLATE
-        .replace("@CMDLINE@", &cmdline.join(" "))
+        .replace("@BOARDS@", &board_settings(boards))
         .replace("@BOOTSTATE@", &number(PartitionKind::BootState))
         .replace("@BOOTSTATE_GUID@", &unique_guid(PartitionKind::BootState).to_string().to_lowercase())
         .replace("@STATE_FILE@", bootstate::FILE)
         .replace("@SLOT_A@", &number(PartitionKind::SlotA))
         .replace("@SLOT_B@", &number(PartitionKind::SlotB))
+}
+
+/// Console and kernel command line of each board, as a script: the fallback's first, the most specific last.
+fn board_settings(boards: &[BoardFile]) -> String {
+    let mut boards: Vec<&BoardFile> = boards.iter().collect();
+    boards.sort_by_key(|file| (file.board.matching.specificity(), std::cmp::Reverse(&file.board.name)));
+    boards.into_iter().map(board_setting).collect()
+}
+
+fn board_setting(file: &BoardFile) -> String {
+    let wanted = &file.board.matching;
+    let strings =
+        [("vendor", &wanted.dmi_vendor), ("product", &wanted.dmi_product), ("mainboard", &wanted.dmi_board)];
+    let conditions: Vec<String> =
+        strings.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| one_of(name, list)).collect();
+    let open: String = conditions.iter().map(|condition| format!("if {condition}; then ")).collect();
+    let close = "; fi".repeat(conditions.len());
+    let screen = file
+        .board
+        .console_devices
+        .iter()
+        .any(|device| device.starts_with("tty") && !device.starts_with("ttyS"));
+    let consoles = if screen { "console serial" } else { "serial" };
+    let cmdline = file.board.kernel_cmdline.join(" ");
+    format!("{open}set consoles=\"{consoles}\"; set cmdline=\"{cmdline}\"{close}\n")
+}
+
+/// `[ "$vendor" = "A" -o "$vendor" = "B" ]`
+fn one_of(variable: &str, texts: &[String]) -> String {
+    let equal = |text: &String| format!("\"${variable}\" = \"{text}\"");
+    format!("[ {} ]", texts.iter().map(equal).collect::<Vec<_>>().join(" -o "))
 }
 
 /// Makes `core.img` and `boot.img` (BIOS) and `BOOTX64.EFI` in `out`.
@@ -85,10 +117,14 @@ fn memdisk_tar(configuration: &str) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::declaration::Product;
+    use crate::workspace::Workspace;
 
     #[test]
     fn the_configuration_is_complete() {
-        let text = configuration(&["console=ttyS0".to_owned(), "quiet".to_owned()]);
+        let workspace = Workspace::locate();
+        let product = Product::load(&workspace.product("branch")).unwrap();
+        let text = configuration(&BoardFile::load_all(&product, &workspace).unwrap());
         assert!(!text.contains('@'), "a place holder is left over");
         insta::assert_snapshot!(text);
     }

@@ -48,13 +48,13 @@ pub mod tree;
 pub struct ImageOptions {
     /// `images/NAME.toml`.
     pub product: String,
-    /// `board/NAME.toml`.
-    pub board: String,
+    /// The board whose ports a site file must fit; without one, that for any machine.
+    pub board: Option<String>,
     /// A site file for the seed.
     pub site: Option<Utf8PathBuf>,
     /// Or its text.
     pub site_text: Option<String>,
-    /// Where the image goes; by default `target/images/PRODUCT-BOARD.img`.
+    /// Where the image goes; by default `target/images/PRODUCT.img`.
     pub output: Option<Utf8PathBuf>,
     /// The firmware's program, if it is not to be compiled.
     pub program: Option<Utf8PathBuf>,
@@ -68,7 +68,7 @@ impl Default for ImageOptions {
     fn default() -> Self {
         Self {
             product: "branch".to_owned(),
-            board: "qemu".to_owned(),
+            board: None,
             site: None,
             site_text: None,
             output: None,

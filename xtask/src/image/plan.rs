@@ -28,8 +28,8 @@ const KERNEL_PREFIX: &str = "linux-image-";
 pub struct Plan {
     /// The product's file.
     pub product: Product,
-    /// The board's file, merged.
-    pub board: BoardFile,
+    /// The boards' files, merged.
+    pub boards: Vec<BoardFile>,
     /// The base's file.
     pub base: BaseFile,
     /// Where files declared by the base are.
@@ -55,24 +55,17 @@ impl Plan {
     /// When a file is missing or wrong.
     pub fn new(options: &ImageOptions, workspace: &Workspace, lock: &LockFile) -> Result<Self> {
         let product = Product::load(&workspace.product(&options.product))?;
-        ensure!(
-            product.board.contains(&options.board),
-            "product {:?} is not built for board {:?}, only for {}",
-            product.name,
-            options.board,
-            product.board.join(", ")
-        );
-        let board = BoardFile::load(&workspace.board(&options.board), &product)?;
+        let boards = BoardFile::load_all(&product, workspace)?;
         let epoch_s = product.epoch_s()?;
         let release = Release {
             product: product.name.clone(),
-            board: options.board.clone(),
+            boards: product.board.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             date: product.date.clone(),
             epoch_s,
         };
         let (kernel, packages) = split_kernel(lock.set(BASE_SET)?)?;
-        let default_output = || workspace.images().join(format!("{}-{}.img", options.product, options.board));
+        let default_output = || workspace.images().join(format!("{}.img", options.product));
         Ok(Self {
             base: BaseFile::load(&workspace.base().join("base.toml"))?,
             base_files: workspace.base().join("files"),
@@ -80,17 +73,28 @@ impl Plan {
             kernel,
             release,
             table: disk::layout(&product.partition_mib),
-            seed: site_text(options, &board)?.map(|site| seed::seed(&site, epoch_s)).transpose()?,
+            seed: site_text(options, &product, &boards)?
+                .map(|site| seed::seed(&site, epoch_s))
+                .transpose()?,
             output: ordinary(options.output.clone().unwrap_or_else(default_output))?,
             product,
-            board,
+            boards,
         })
     }
 
-    /// The kernel command line, without the slot.
+    /// The kernel command line of a machine that no board is for in particular, without the slot.
     #[must_use]
     pub fn cmdline(&self) -> &[String] {
-        &self.board.board.kernel_cmdline
+        self.boards.iter().find(|file| file.is_fallback()).map_or(&[], |file| &file.board.kernel_cmdline)
+    }
+
+    /// Every kernel module that any of the boards needs.
+    #[must_use]
+    pub fn modules(&self) -> Vec<String> {
+        let mut modules: Vec<String> = self.boards.iter().flat_map(BoardFile::modules).collect();
+        modules.sort();
+        modules.dedup();
+        modules
     }
 }
 
@@ -111,8 +115,25 @@ fn ordinary(output: Utf8PathBuf) -> Result<Utf8PathBuf> {
     Ok(output)
 }
 
+/// The board of a product by its name; without one, the board for any machine.
+///
+/// # Errors
+/// When the product has no such board.
+pub fn named_board<'a>(
+    name: Option<&str>,
+    product: &Product,
+    boards: &'a [BoardFile],
+) -> Result<&'a BoardFile> {
+    let wanted = |file: &&BoardFile| name.map_or(file.is_fallback(), |name| file.board.name == name);
+    boards.iter().find(wanted).with_context(|| {
+        let (name, known) = (name.unwrap_or_default(), product.board.join(", "));
+        format!("product {:?} is not built for board {name:?}, only for {known}", product.name)
+    })
+}
+
 /// The site file's text, once it is valid.
-fn site_text(options: &ImageOptions, board: &BoardFile) -> Result<Option<String>> {
+fn site_text(options: &ImageOptions, product: &Product, boards: &[BoardFile]) -> Result<Option<String>> {
+    let board = named_board(options.board.as_deref(), product, boards)?;
     let (name, text) = match (&options.site, &options.site_text) {
         (Some(path), None) => {
             (path.as_path(), std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?)
@@ -128,11 +149,11 @@ fn site_text(options: &ImageOptions, board: &BoardFile) -> Result<Option<String>
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Release { product, board, version, date, .. } = &self.release;
-        writeln!(f, "product    {product} {version} of {date}, board {board}")?;
+        let Release { product, boards, version, date, .. } = &self.release;
+        writeln!(f, "product    {product} {version} of {date}")?;
+        writeln!(f, "boards     {}", boards.join(" "))?;
         writeln!(f, "kernel     {} {}", self.kernel.name, self.kernel.version)?;
-        writeln!(f, "cmdline    {} kontor.slot=a|b", self.cmdline().join(" "))?;
-        writeln!(f, "modules    {}", self.board.modules().join(" "))?;
+        writeln!(f, "modules    {}", self.modules().join(" "))?;
         writeln!(f, "packages   {}", self.packages.len())?;
         for package in &self.packages {
             writeln!(f, "           {} {}", package.name, package.version)?;
@@ -162,7 +183,15 @@ impl fmt::Display for Plan {
             budgets.slot_compressed, budgets.kontor
         )?;
         writeln!(f, "output     {}", self.output)?;
-        write!(f, "board file as the box reads it:\n{}", self.board.text)
+        for BoardFile { board, text, .. } in &self.boards {
+            let cmdline = board.kernel_cmdline.join(" ");
+            write!(
+                f,
+                "\nboard {}, cmdline {cmdline} kontor.slot=a|b, as the box reads it:\n{text}",
+                board.name
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -189,18 +218,43 @@ mod tests {
 
     #[test]
     fn the_repositorys_own_products_can_be_planned() {
-        for board in ["qemu", "generic-x86-64"] {
-            let text = plan(|options| board.clone_into(&mut options.board)).unwrap().to_string();
-            for expected in ["slot-b", "nftables 1.", "kontor-netd=201", "seed       empty"] {
-                assert!(text.contains(expected), "{expected} is missing:\n{text}");
-            }
+        let text = plan(|_| ()).unwrap().to_string();
+        for expected in
+            ["slot-b", "nftables 1.", "kontor-netd=201", "seed       empty", "board qemu, cmdline"]
+        {
+            assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }
+        for only_the_builders in ["[machine]", "usb-storage\"", "inherit"] {
+            assert!(!text.contains(only_the_builders), "{only_the_builders} reaches the box:\n{text}");
+        }
+    }
+
+    #[test]
+    fn drivers_of_every_board_are_in_the_one_image() {
+        let modules = plan(|_| ()).unwrap().modules();
+        for module in ["igb", "igc", "virtio_net", "nvme", "ahci", "sp5100_tco", "iTCO_wdt", "nf_tables"] {
+            assert_eq!(modules.iter().filter(|name| *name == module).count(), 1, "{module}");
+        }
+    }
+
+    #[test]
+    fn a_site_file_must_fit_the_board_it_is_for() {
+        let site = kontor_config::Site::default_text().replace("port2", "port4");
+        let with = |board: Option<&str>| {
+            plan(|options| {
+                (options.board, options.site_text) = (board.map(str::to_owned), Some(site.clone()))
+            })
+        };
+        assert!(with(None).is_ok());
+        assert!(with(Some("qemu")).is_ok());
+        let error = format!("{:#}", with(Some("pcengines-apu2")).unwrap_err());
+        assert!(error.contains("board pcengines-apu2 has no port `port4`"), "{error}");
     }
 
     #[test]
     fn mistakes_are_found_before_anything_is_built() {
         check_error(
-            |options| options.board = "raspberry".into(),
+            |options| options.board = Some("raspberry".into()),
             "is not built for board \"raspberry\", only for",
         );
         check_error(|options| options.product = "brnach".into(), "there is no product \"brnach\"; ");

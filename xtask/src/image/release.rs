@@ -68,7 +68,7 @@ impl Builder<'_> {
     /// When one of them fails.
     pub fn base(&self) -> Result<Base> {
         let (kernel, key) = self.kernel()?;
-        let wanted = self.plan.board.modules();
+        let wanted = self.plan.modules();
         let key = Key::new("modules", 2).with(key.hex()).with(wanted.join(" "));
         let directory = self.steps.result("modules", &key, |out| kernel.select(&wanted, out, self.tools))?;
         let modules = Selection::open(directory, &kernel);
@@ -97,7 +97,10 @@ impl Builder<'_> {
             let path = base::source_path(&self.plan.base_files, file);
             key.add(&std::fs::read(&path).with_context(|| format!("cannot read {path}"))?);
         }
-        key.add(self.plan.board.text.as_bytes());
+        for file in &self.plan.boards {
+            key.add(file.board.name.as_bytes());
+            key.add(file.text.as_bytes());
+        }
         key.add(format!("{:?}", self.plan.release).as_bytes());
         Ok(key)
     }
@@ -131,9 +134,12 @@ impl Builder<'_> {
         for (path, text) in [
             ("/usr/lib/os-release", self.plan.release.os_release()),
             ("/usr/share/kontor/release.toml", self.plan.release.to_toml(&kernel.version)),
-            ("/usr/share/kontor/board.toml", self.plan.board.text.clone()),
         ] {
             tree.insert(path, Node::file(text.into_bytes(), 0o644, "kontor"))?;
+        }
+        for file in &self.plan.boards {
+            let path = format!("/usr/share/kontor/board/{}.toml", file.board.name);
+            tree.insert(&path, Node::file(file.text.clone().into_bytes(), 0o644, "kontor"))?;
         }
         tree.complete()?;
         Ok(tree)
@@ -144,7 +150,7 @@ impl Builder<'_> {
     /// # Errors
     /// When one of them fails.
     pub fn boot_files(&self) -> Result<BootFiles> {
-        let configuration = grub::configuration(self.plan.cmdline());
+        let configuration = grub::configuration(&self.plan.boards);
         let tools = self.tools.root().as_str();
         let key = Key::new("grub", 1).with(&configuration).with(tools);
         let grub =

@@ -19,8 +19,8 @@ use crate::tools::Tools;
 pub struct Release {
     /// Product's name.
     pub product: String,
-    /// Machine type.
-    pub board: String,
+    /// Machine types it serves.
+    pub boards: Vec<String>,
     /// Version of the firmware.
     pub version: String,
     /// Day of the release.
@@ -33,9 +33,9 @@ impl Release {
     /// `release.toml` of the base, which the manifest repeats.
     #[must_use]
     pub fn to_toml(&self, kernel: &str) -> String {
-        let Self { product, board, version, date, epoch_s } = self;
+        let Self { product, boards, version, date, epoch_s } = self;
         format!(
-            "schema = 1\nproduct = \"{product}\"\nboard = \"{board}\"\nversion = \"{version}\"\ndate = \"{date}\"\n\
+            "schema = 1\nproduct = \"{product}\"\nboard = {boards:?}\nversion = \"{version}\"\ndate = \"{date}\"\n\
              epoch-s = {epoch_s}\nkernel = \"{kernel}\"\n"
         )
     }
@@ -159,7 +159,7 @@ mod tests {
     fn the_manifest_binds_every_file_by_its_hash() {
         let release = Release {
             product: "branch".to_owned(),
-            board: "qemu".to_owned(),
+            boards: vec!["generic-x86-64".to_owned(), "qemu".to_owned()],
             version: "0.1.0".to_owned(),
             date: "2026-11-21".to_owned(),
             epoch_s: 1_795_219_200,

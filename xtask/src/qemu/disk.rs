@@ -41,8 +41,11 @@ fn copy_data(source: &mut File, target: &mut File, length: u64) -> io::Result<()
     Ok(())
 }
 
-/// The next range of the file that is not a hole.
-fn next_data(file: &File, offset: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+/// The next range of the file, up to `length`, that is not a hole.
+///
+/// # Errors
+/// The kernel's.
+pub fn next_data(file: &File, offset: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
     if offset >= length {
         return Ok(None);
     }
@@ -53,6 +56,9 @@ fn next_data(file: &File, offset: u64, length: u64) -> io::Result<Option<(u64, u
         Err(Errno::EINVAL) => return Ok(Some((offset, length))),
         Err(error) => return Err(error.into()),
     };
+    if start >= length {
+        return Ok(None);
+    }
     let end = unsigned(lseek64(file, signed(start)?, Whence::SeekHole)?)?;
     Ok(Some((start, end.min(length))))
 }

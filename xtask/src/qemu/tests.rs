@@ -1,9 +1,12 @@
 //! The command line, as a value.
 
 use super::*;
+use crate::image::declaration::{BoardFile, Product};
+use crate::workspace::Workspace;
 
 fn machine() -> Machine {
     Machine {
+        mimic: Mimic::default(),
         memory_mib: 512,
         firmware: Firmware::SeaBios,
         disk: "/tmp/a,b.img".into(),
@@ -77,4 +80,37 @@ fn a_socket_console_is_connected_by_qemu() {
     check(&machine, "-chardev", "socket,id=serial0,path=/tmp/s");
     check(&machine, "-chardev", "socket,id=qmp0,path=/tmp/q");
     check(&machine, "-mon", "chardev=qmp0,mode=control");
+}
+
+fn board(name: &str) -> BoardFile {
+    let workspace = Workspace::locate();
+    BoardFile::load(&workspace.board(name), &Product::load(&workspace.product("branch")).unwrap()).unwrap()
+}
+
+#[test]
+fn the_default_machine_is_the_qemu_board() {
+    assert_eq!(board("qemu").machine, Mimic::default());
+    check(&machine(), "-smbios", "type=1,manufacturer=QEMU,product=Kontor test machine");
+}
+
+#[test]
+fn a_board_is_mimicked_with_its_ports_behind_bridges() {
+    let mut machine = Machine { mimic: board("pcengines-apu2").machine, ..machine() };
+    machine.nics.iter_mut().for_each(|nic| nic.model = machine.mimic.nic.device());
+    check(&machine, "-smbios", "type=2,manufacturer=PC Engines,product=apu2");
+    check(&machine, "-device", "pcie-root-port,id=slot1,chassis=2,addr=0x3");
+    check(&machine, "-device", "igb,id=nic1,bus=slot1,mac=52:54:00:00:00:02,romfile=,netdev=net1");
+    check(&machine, "-device", "ide-hd,drive=disk0,bus=ide.0,bootindex=1");
+    assert!(!machine.args().iter().any(|word| word.to_string_lossy().starts_with("VGA")));
+}
+
+#[test]
+fn every_board_that_is_mimicked_is_chosen_by_what_the_mimic_says() {
+    let product = Product::load(&Workspace::locate().product("branch")).unwrap();
+    let files: Vec<BoardFile> = product.board.iter().map(|name| board(name)).collect();
+    let boards: Vec<_> = files.iter().map(|file| file.board.clone()).collect();
+    for file in &files {
+        let chosen = kontor_config::board::choose(&boards, &file.machine.identity, None).unwrap();
+        assert_eq!(chosen.name, file.board.name);
+    }
 }

@@ -36,8 +36,8 @@ pub struct Order {
     pub umask: Option<u32>,
     /// Run on the first CPU alone.
     pub one_cpu: bool,
-    /// Product, board and image; without it only what is seen is told.
-    pub(super) build: Option<(String, String, Utf8PathBuf)>,
+    /// Product and image; without it only what is seen is told.
+    pub(super) build: Option<(String, Utf8PathBuf)>,
 }
 
 impl Order {
@@ -47,8 +47,8 @@ impl Order {
     }
 
     /// Builds this image.
-    pub(super) fn building(self, product: &str, board: &str, image: &Utf8Path) -> Self {
-        Self { build: Some((product.to_owned(), board.to_owned(), image.to_owned())), ..self }
+    pub(super) fn building(self, product: &str, image: &Utf8Path) -> Self {
+        Self { build: Some((product.to_owned(), image.to_owned())), ..self }
     }
 }
 
@@ -137,11 +137,10 @@ fn obey(order: &Order) -> Result<()> {
     take_on(order)?;
     let root = crate::workspace::Workspace::locate().root().to_owned();
     let seen = seen(&root)?;
-    if let Some((product, board, output)) = &order.build {
+    if let Some((product, output)) = &order.build {
         let fetch = FetchOptions { locked: true, offline: true, quiet: true, ..FetchOptions::default() };
         image::build(&ImageOptions {
             product: product.clone(),
-            board: board.clone(),
             output: Some(output.clone()),
             fetch,
             ..ImageOptions::default()

@@ -37,8 +37,6 @@ const UNFINISHED: &str = "kontor-reproduce-";
 pub struct Options {
     /// `images/NAME.toml`.
     pub product: String,
-    /// `board/NAME.toml`.
-    pub board: String,
     /// Compare with this image instead of building a first one.
     pub against: Option<Utf8PathBuf>,
     /// Leave trees and images where they were made.
@@ -159,8 +157,8 @@ fn build(
     name: &str,
 ) -> Result<(Utf8PathBuf, Seen)> {
     let began = Instant::now();
-    let image = tree.join(format!("target/images/{}-{}.img", options.product, options.board));
-    let order = order.clone().building(&options.product, &options.board, &image);
+    let image = tree.join(format!("target/images/{}.img", options.product));
+    let order = order.clone().building(&options.product, &image);
     eprintln!("=== the {name} build, in {tree}");
     command.env(inside::ORDER, serde_json::to_string(&order)?);
     command.current_dir(tree).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());

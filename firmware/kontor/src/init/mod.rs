@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
 
+mod board;
 mod control;
 mod groups;
 mod hardware;
@@ -43,7 +44,7 @@ pub(crate) fn pid1(args: &[String]) -> ExitCode {
 fn stage2() -> ! {
     let mut problems = guarded(stage2::prepare).unwrap_or_default();
     let release = guarded(stage2::release).unwrap_or_default();
-    let board = guarded(stage2::board).unwrap_or_default();
+    let board = guarded(board::choose).unwrap_or_default();
     guarded(|| stage2::bound_clock(release.built_at));
     let services = services::all(&board.console_devices, stage2::memory_mib());
     for service in &services {

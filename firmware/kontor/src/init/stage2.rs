@@ -7,7 +7,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kontor_config::Board;
 use kontor_status::paths;
 use kontor_sys::cgroup::Cgroup;
 use nix::mount::{MsFlags, mount};
@@ -110,16 +109,6 @@ pub(super) fn release() -> Release {
     let version = table.get("version").and_then(toml::Value::as_str).unwrap_or("unknown").to_owned();
     let built = table.get("epoch-s").and_then(toml::Value::as_integer).unwrap_or(0);
     Release { version, built_at: Duration::from_secs(u64::try_from(built).unwrap_or(0)) }
-}
-
-/// Reads the board file; without it the box runs with a serial and a VGA console.
-pub(super) fn board() -> Board {
-    let text = fs::read_to_string(paths::BOARD).unwrap_or_default();
-    Board::parse(paths::BOARD, &text).unwrap_or_else(|report| {
-        kmsg::error(&format!("board file: {report}"));
-        let console_devices = vec!["ttyS0".to_owned(), "tty0".to_owned()];
-        Board { name: "unknown".to_owned(), console_devices, ..Board::default() }
-    })
 }
 
 /// A clock that is further ahead of the release than this is wrong: no box runs a release of that age, and

@@ -1,0 +1,107 @@
+//! `cargo xtask flash`: writes an image to a disk, and makes sure that it is there.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8PathBuf;
+
+use crate::flash::usage::Kernel;
+use crate::flash::{Source, Target, write};
+use crate::image::declaration::{BoardFile, Product};
+use crate::image::plan::named_board;
+use crate::image::seed;
+use crate::workspace::Workspace;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask flash target/images/branch.img /dev/sdX                     asks before it writes
+  cargo xtask flash target/images/branch.img /dev/sdX --site office.toml  with its office in it
+  cargo xtask flash target/images/branch.img disk.img --size 8192         into a new file, for a virtual machine";
+
+/// Write an image to a disk or a file, read it back, and say whether it is right
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The image, from `cargo xtask image`
+    pub image: Utf8PathBuf,
+    /// The disk (/dev/sdX) or file; everything on it is lost
+    pub target: Utf8PathBuf,
+    /// Give the box this site file, which it imports at its first boot, instead of the image's own
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<Utf8PathBuf>,
+    /// Check the site file against this machine's ports: the name of a file in board/ [default: that for any machine]
+    #[arg(long, short, value_name = "NAME", requires = "site")]
+    pub board: Option<String>,
+    /// The product whose boards are meant: the name of a file in images/
+    #[arg(long, value_name = "NAME", default_value = "branch", requires = "site")]
+    pub product: String,
+    /// Make the target as a new file of this size
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub size: Option<u64>,
+    /// Do not ask: overwrite the target with everything that is on it
+    #[arg(long)]
+    pub yes_erase_all_data_on_target: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the image or the site file is wrong, the target must not be overwritten, nobody agreed, or the target does
+/// not give back what was written.
+pub fn run(args: &Args) -> Result<()> {
+    let source = Source::open(&args.image)?;
+    let seed = args.site.as_ref().map(|_| read_seed(args)).transpose()?;
+    let created = args.size.map(|mib| create(args, mib, &source)).transpose()?;
+    let target = Target::inspect(&args.target, &source, &Kernel::default())?;
+    if created.is_none() {
+        agree(args, &target)?;
+    }
+    let layout = source.layout(target.bytes, seed)?;
+    let mut medium = target.open()?;
+    write::flash(&source, &layout, &mut medium).with_context(|| format!("{} is NOT usable", target.path))?;
+    super::print(format_args!("{}: written and verified\n", target.path))
+}
+
+/// The seed with the site file, once that is valid.
+fn read_seed(args: &Args) -> Result<Vec<u8>> {
+    let path = args.site.as_ref().context("no site file")?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let workspace = Workspace::locate();
+    let product = Product::load(&workspace.product(&args.product))?;
+    let boards = BoardFile::load_all(&product, &workspace)?;
+    let board = named_board(args.board.as_deref(), &product, &boards)?;
+    kontor_config::Site::parse(path.as_str(), &text, &board.board)
+        .map_err(|report| anyhow::anyhow!("{path} has mistakes\n\n{report}"))?;
+    seed::seed(&text, product.epoch_s()?)
+}
+
+/// A new file has nothing to lose, so nobody is asked.
+fn create(args: &Args, mib: u64, source: &Source) -> Result<()> {
+    let bytes = mib << 20;
+    let needed = source.length().div_ceil(1 << 20);
+    ensure!(mib >= needed, "--size {mib} is too small: the image needs {needed}");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).open(&args.target);
+    let file = file.with_context(|| format!("--size makes a new file; cannot create {}", args.target))?;
+    file.set_len(bytes).with_context(|| format!("cannot make {} that large", args.target))
+}
+
+/// Shows what will be lost, and asks.
+fn agree(args: &Args, target: &Target) -> Result<()> {
+    eprintln!("everything on this target will be lost:\n{target}");
+    if args.yes_erase_all_data_on_target {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    ensure!(
+        stdin.is_terminal() && std::io::stderr().is_terminal(),
+        "there is no terminal to ask on; --yes-erase-all-data-on-target overwrites {} without asking",
+        target.path
+    );
+    eprint!("type \"erase\" to go on: ");
+    std::io::stderr().flush()?;
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).context("reading the answer")?;
+    ensure!(line.trim() == "erase", "nothing was written");
+    Ok(())
+}
