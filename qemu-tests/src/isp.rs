@@ -73,9 +73,7 @@ impl Isp {
     /// When its sockets cannot be made.
     pub fn new(options: IspOptions, plug: Plug, started: Instant) -> Result<Self> {
         let mut stack = Stack::new(EthernetAddress(options.mac), plug, started);
-        let single = |address: Ipv4Addr| IpCidr::Ipv4(Ipv4Cidr::new(address, 32));
-        let servers = [single(options.name_server), single(options.web_server)];
-        stack.set_addresses(&[&[IpCidr::Ipv4(options.gateway)][..], &servers].concat())?;
+        stack.set_addresses(&Self::addresses(&options))?;
         let pool = Pool {
             gateway: options.gateway,
             first: options.first_lease,
@@ -90,6 +88,21 @@ impl Isp {
             options,
             stack,
         })
+    }
+
+    /// Gives the provider's own network other numbers; whoever has an address of the old ones is refused it.
+    ///
+    /// # Errors
+    /// When there is no room for the addresses.
+    pub fn renumber(&mut self, gateway: Ipv4Cidr, first_lease: Ipv4Addr) -> Result<()> {
+        (self.options.gateway, self.options.first_lease) = (gateway, first_lease);
+        (self.dhcp.pool.gateway, self.dhcp.pool.first) = (gateway, first_lease);
+        self.stack.set_addresses(&Self::addresses(&self.options))
+    }
+
+    fn addresses(options: &IspOptions) -> [IpCidr; 3] {
+        let single = |address: Ipv4Addr| IpCidr::Ipv4(Ipv4Cidr::new(address, 32));
+        [IpCidr::Ipv4(options.gateway), single(options.name_server), single(options.web_server)]
     }
 
     /// Where it is plugged in.

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-    Icmpv4Packet, Icmpv4Repr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
-    TcpSeqNumber, UdpPacket, UdpRepr,
+    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame,
+    EthernetProtocol, EthernetRepr, Icmpv4Packet, Icmpv4Repr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr,
+    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
 /// Bytes that every probe with a payload carries, to be recognised on another wire.
@@ -107,6 +107,38 @@ pub fn ipv4_addresses(frame: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
     }
     let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
     Some((packet.src_addr(), packet.dst_addr()))
+}
+
+/// The server that sent a DHCP answer (option 54), if `frame` is one.
+#[must_use]
+pub fn dhcp_server_of(frame: &[u8]) -> Option<Ipv4Addr> {
+    let message = udp_payload(frame, 68)?;
+    let packet = DhcpPacket::new_checked(message).ok()?;
+    DhcpRepr::parse(&packet).ok()?.server_identifier
+}
+
+/// Whether `frame` is a DHCPDISCOVER of the host with this hardware address.
+#[must_use]
+pub fn is_dhcp_discover_of(frame: &[u8], mac: [u8; 6]) -> bool {
+    let packet = udp_payload(frame, 67).and_then(|message| DhcpPacket::new_checked(message).ok());
+    let request = packet.as_ref().and_then(|packet| DhcpRepr::parse(packet).ok());
+    request.is_some_and(|request| {
+        request.message_type == DhcpMessageType::Discover && request.client_hardware_address.0 == mac
+    })
+}
+
+/// The content of a datagram to `port`.
+fn udp_payload(frame: &[u8], port: u16) -> Option<&[u8]> {
+    let frame = EthernetFrame::new_checked(frame).ok()?;
+    if frame.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
+    if packet.next_header() != IpProtocol::Udp {
+        return None;
+    }
+    let datagram = UdpPacket::new_checked(packet.payload()).ok()?;
+    (datagram.dst_port() == port).then(|| datagram.payload())
 }
 
 /// Whether a frame carries [`MARKER`] anywhere.

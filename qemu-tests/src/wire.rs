@@ -51,6 +51,8 @@ enum Port {
     Host(VecDeque<Vec<u8>>),
     /// A virtual machine.
     Stream(Box<StreamPort>),
+    /// Nothing any more.
+    Empty,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,13 @@ impl Wire {
         PortId(self.ports.len() - 1)
     }
 
+    /// Pulls a host's plug; what waited for it is lost.
+    pub fn unplug_host(&mut self, port: PortId) {
+        if let Some(plug @ Port::Host(_)) = self.ports.get_mut(port.0) {
+            *plug = Port::Empty;
+        }
+    }
+
     /// A plug for a virtual machine, which connects to `path` (again after a power cut).
     ///
     /// # Errors
@@ -108,7 +117,7 @@ impl Wire {
     pub fn socket(&self, port: PortId) -> Option<&Path> {
         match self.ports.get(port.0)? {
             Port::Stream(stream) => Some(&stream.path),
-            Port::Host(_) => None,
+            Port::Host(_) | Port::Empty => None,
         }
     }
 
@@ -123,11 +132,27 @@ impl Wire {
                 port.deliver(&frame);
             }
         }
+        self.remember(from, frame);
+        Ok(())
+    }
+
+    fn remember(&mut self, from: PortId, frame: Vec<u8>) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         self.history.push_back(Captured { from, frame });
         self.carried += 1;
+    }
+
+    /// Puts a frame on the cables of the machines only, as a switch does that knows where they are.
+    ///
+    /// # Errors
+    /// When the capture cannot be written.
+    pub fn send_to_machines(&mut self, from: PortId, frame: Vec<u8>) -> io::Result<()> {
+        self.pcap.record(self.started.elapsed(), &frame)?;
+        let machines = self.ports.iter_mut().filter(|port| matches!(port, Port::Stream(_)));
+        machines.for_each(|port| port.deliver(&frame));
+        self.remember(from, frame);
         Ok(())
     }
 
@@ -135,7 +160,7 @@ impl Wire {
     pub fn receive(&mut self, port: PortId) -> Option<Vec<u8>> {
         match self.ports.get_mut(port.0)? {
             Port::Host(queue) => queue.pop_front(),
-            Port::Stream(_) => None,
+            Port::Stream(_) | Port::Empty => None,
         }
     }
 
@@ -180,7 +205,7 @@ impl Port {
     fn as_stream(&self) -> Option<&StreamPort> {
         match self {
             Self::Stream(stream) => Some(stream),
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Empty => None,
         }
     }
 
@@ -188,6 +213,7 @@ impl Port {
         match self {
             Self::Host(queue) => queue.push_back(frame.to_vec()),
             Self::Stream(stream) => stream.deliver(frame),
+            Self::Empty => {}
         }
     }
 }

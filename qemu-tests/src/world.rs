@@ -32,6 +32,9 @@ pub struct PcId(usize);
 /// A provider of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IspId(usize);
+/// A cable between two wires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinId(usize);
 /// A box of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BoxId(usize);
@@ -40,6 +43,7 @@ pub struct BoxId(usize);
 pub struct World {
     started: Instant,
     wires: Vec<Wire>,
+    joins: Vec<Option<[Plug; 2]>>,
     pcs: Vec<OfficePc>,
     isps: Vec<Isp>,
     boxes: Vec<Vm>,
@@ -56,6 +60,7 @@ impl World {
         Ok(Self {
             started: Instant::now(),
             wires: Vec::new(),
+            joins: Vec::new(),
             pcs: Vec::new(),
             isps: Vec::new(),
             boxes: Vec::new(),
@@ -151,6 +156,42 @@ impl World {
         Ok(self.wires[plug.wire].send(plug.port, frame)?)
     }
 
+    /// Puts a frame on the cables of a wire's boxes only: hosts of the test must not stumble over what is made to
+    /// trip the boxes.
+    ///
+    /// # Errors
+    /// When the capture cannot be written.
+    pub fn inject_to_boxes(&mut self, plug: Plug, frame: Vec<u8>) -> Result<()> {
+        Ok(self.wires[plug.wire].send_to_machines(plug.port, frame)?)
+    }
+
+    /// Connects two wires, as a cable between two switches does: from now on they are one network.
+    pub fn join(&mut self, a: WireId, b: WireId) -> JoinId {
+        let plugs = [self.plug_host(a), self.plug_host(b)];
+        self.joins.push(Some(plugs));
+        JoinId(self.joins.len() - 1)
+    }
+
+    /// Pulls that cable.
+    pub fn separate(&mut self, join: JoinId) {
+        for plug in self.joins[join.0].take().into_iter().flatten() {
+            self.wires[plug.wire].unplug_host(plug.port);
+        }
+    }
+
+    fn carry_over(&mut self) -> Result<bool> {
+        let mut busy = false;
+        for [a, b] in self.joins.iter().flatten() {
+            for (from, to) in [(a, b), (b, a)] {
+                while let Some(frame) = self.wires[from.wire].receive(from.port) {
+                    self.wires[to.wire].send(to.port, frame)?;
+                    busy = true;
+                }
+            }
+        }
+        Ok(busy)
+    }
+
     /// A wire.
     #[must_use]
     pub fn wire(&self, id: WireId) -> &Wire {
@@ -237,6 +278,7 @@ impl World {
             for wire in &mut self.wires {
                 busy |= wire.exchange()?;
             }
+            busy |= self.carry_over()?;
             for pc in &mut self.pcs {
                 busy |= pc.poll(&mut self.wires)?;
             }

@@ -98,6 +98,16 @@ pub fn arp_probe(own_mac: [u8; 6], target: Ipv4Addr) -> Vec<u8> {
     packet
 }
 
+/// An ARP announcement (RFC 5227 §2.3): `address` is ours. Everybody's cache is set right.
+#[must_use]
+pub fn arp_announcement(own_mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    let mut packet = arp_probe(own_mac, address);
+    if let Some(sender) = packet.get_mut(14..18) {
+        sender.copy_from_slice(&address.octets());
+    }
+    packet
+}
+
 /// Who says it has which address: the sender fields of an ARP packet for IPv4 over Ethernet. Probes of
 /// others (sender 0.0.0.0) say nothing.
 #[must_use]
@@ -148,8 +158,7 @@ mod tests {
         let probe = arp_probe([2, 0, 0, 0, 0, 1], A.address);
         assert_eq!(probe.len(), 28);
         assert_eq!(parse_arp(&probe), None);
-        let mut reply = probe;
-        reply[14..18].copy_from_slice(&A.address.octets());
+        let reply = arp_announcement([2, 0, 0, 0, 0, 1], A.address);
         assert_eq!(parse_arp(&reply), Some(([2, 0, 0, 0, 0, 1], A.address)));
     }
 

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod frame;
 pub mod lease;
+pub mod neighbours;
 pub mod server;
 pub mod wire;
 

@@ -15,6 +15,10 @@ use crate::wire::Query;
 pub const MAX_ENTRY_BYTES: usize = 16 * 1024;
 /// Fixed cost of an entry beside its octets (slot, table, allocator), for the byte budget.
 const ENTRY_OVERHEAD: usize = 160;
+/// How long after its end an answer still serves when nobody can give a better one (RFC 8767 §5 suggests 1 to 3 days).
+const STALE_LIFETIME: Duration = Duration::from_secs(86_400);
+/// How long a stale answer is given without asking again (RFC 8767 §5: no more often than every 30 s).
+const STALE_RECHECK: Duration = Duration::from_secs(30);
 
 /// What an answer depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +74,19 @@ struct Entry {
     kind: u64,
     stored_at: Instant,
     expires_at: Instant,
+    /// Expired, and nobody could be asked: until then it is good enough.
+    stale_until: Option<Instant>,
     used: bool,
     kept: Kept,
 }
 
 impl Entry {
+    fn is_stale(&self, now: Instant) -> bool {
+        matches!(self.kept, Kept::Answer { .. })
+            && self.expires_at <= now
+            && now < self.expires_at + STALE_LIFETIME
+    }
+
     fn cost(&self) -> usize {
         let content = match &self.kept {
             Kept::Answer { wire, ttl_at } => wire.len() + 2 * ttl_at.len(),
@@ -94,6 +106,8 @@ pub enum Hit<'a> {
         /// Seconds in the cache.
         age_s: u32,
     },
+    /// An answer past its time, because a better one could not be had a moment ago.
+    Stale(Stored<'a>),
     /// A recent failure.
     Failure,
 }
@@ -134,20 +148,36 @@ impl Cache {
         self.bytes
     }
 
-    /// What is known and still fresh.
-    // Expired entries stay until evicted or replaced, so that serve-stale (RFC 8767) can be added here.
+    /// What is known and still fresh, or stale and good enough for now.
     #[inline]
     pub fn find(&mut self, now: Instant, hash: u64, key: Key<'_>) -> Option<Hit<'_>> {
         let slot = self.slot_of(hash, key)?;
-        let entry = self.slots.get_mut(slot)?.as_mut().filter(|entry| entry.expires_at > now)?;
+        let entry = self.slots.get_mut(slot)?.as_mut()?;
+        let fresh = entry.expires_at > now;
+        let good_enough = entry.stale_until.is_some_and(|until| until > now) && entry.is_stale(now);
+        if !fresh && !good_enough {
+            return None;
+        }
         entry.used = true;
         Some(match &entry.kept {
+            Kept::Answer { wire, ttl_at } if !fresh => Hit::Stale(Stored { wire, ttl_at }),
             Kept::Answer { wire, ttl_at } => {
                 let age = now.saturating_duration_since(entry.stored_at).as_secs();
                 Hit::Answer { stored: Stored { wire, ttl_at }, age_s: u32::try_from(age).unwrap_or(u32::MAX) }
             }
             Kept::Failure => Hit::Failure,
         })
+    }
+
+    /// The answer that was right some time ago (RFC 8767), for when nobody can be asked.
+    pub fn find_stale(&mut self, now: Instant, hash: u64, key: Key<'_>) -> Option<Stored<'_>> {
+        let slot = self.slot_of(hash, key)?;
+        let entry = self.slots.get_mut(slot)?.as_mut().filter(|entry| entry.is_stale(now))?;
+        entry.used = true;
+        match &entry.kept {
+            Kept::Answer { wire, ttl_at } => Some(Stored { wire, ttl_at }),
+            Kept::Failure => None,
+        }
     }
 
     /// Keeps an answer for `lifetime`; replaces what was known.
@@ -167,8 +197,13 @@ impl Cache {
         self.put(now, hash, key, kept, lifetime);
     }
 
-    /// Keeps the fact that nobody could answer.
+    /// Keeps the fact that nobody could answer; an answer past its time is not lost by that.
     pub fn insert_failure(&mut self, now: Instant, hash: u64, key: Key<'_>, lifetime: Duration) {
+        let known = self.slot_of(hash, key).and_then(|slot| self.slots.get_mut(slot)?.as_mut());
+        if let Some(stale) = known.filter(|entry| entry.is_stale(now)) {
+            stale.stale_until = Some(now + STALE_RECHECK);
+            return;
+        }
         self.put(now, hash, key, Kept::Failure, lifetime);
     }
 
@@ -180,6 +215,9 @@ impl Cache {
     /// Forgets failures: the way to the upstreams has changed.
     pub fn forget_failures(&mut self) {
         for slot in 0..self.slots.len() {
+            if let Some(entry) = &mut self.slots[slot] {
+                entry.stale_until = None;
+            }
             if matches!(&self.slots[slot], Some(Entry { kept: Kept::Failure, .. })) {
                 self.remove(slot);
             }
@@ -196,6 +234,7 @@ impl Cache {
             kind: key.kind(),
             stored_at: now,
             expires_at: now + lifetime,
+            stale_until: None,
             used: false,
             kept,
         };
@@ -310,6 +349,26 @@ mod tests {
             assert!(cache.bytes() <= 4_000);
         }
         assert!(cache.len() > 5);
+    }
+
+    #[test]
+    fn a_stale_answer_survives_failures_for_a_day() {
+        let mut cache = Cache::new(10_000);
+        let (start, day) = (Instant::now(), Duration::from_secs(86_400));
+        cache.insert(start, 7, key(b"a"), &[0; 20], &[], Duration::from_secs(10));
+        let end = start + Duration::from_secs(10);
+        assert!(cache.find_stale(end - Duration::from_millis(1), 7, key(b"a")).is_none(), "still fresh");
+        assert!(cache.find(end, 7, key(b"a")).is_none());
+        assert!(cache.find_stale(end, 7, key(b"a")).is_some());
+        cache.insert_failure(end, 7, key(b"a"), Duration::from_secs(1));
+        let recheck = end + Duration::from_secs(30);
+        assert!(matches!(cache.find(recheck - Duration::from_millis(1), 7, key(b"a")), Some(Hit::Stale(_))));
+        assert!(cache.find(recheck, 7, key(b"a")).is_none());
+        cache.insert_failure(recheck, 7, key(b"a"), Duration::from_secs(1));
+        cache.forget_failures();
+        assert!(cache.find(recheck, 7, key(b"a")).is_none(), "the way out has changed: ask");
+        assert!(cache.find_stale(end + day - Duration::from_secs(1), 7, key(b"a")).is_some());
+        assert!(cache.find_stale(end + day, 7, key(b"a")).is_none());
     }
 
     #[test]

@@ -16,7 +16,9 @@ use crate::error::{AnswerError, WireError};
 use crate::exchange::{Attempt, Exchange, ExchangeKey, Joined, Question};
 use crate::local;
 use crate::policy::{Verdict, refused, verdict, write_any};
-use crate::response::{ExtendedError, Stored, Transport, limit, write_error, write_header, write_stored};
+use crate::response::{
+    ExtendedError, Stored, Transport, limit, write_error, write_header, write_stale, write_stored,
+};
 use crate::traffic::{Client, Counters, Entropy, Handled, Limits, Transmit};
 use crate::upstream::Upstreams;
 use crate::wire::{Query, RD, Rcode, Reject, parse_query, rtype};
@@ -26,6 +28,9 @@ use crate::zone::{ZoneConfig, Zones};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Messages sent for one question, repeats over TCP or without EDNS not counted.
 const MAX_TRIES: usize = 3;
+/// The same when there is an answer past its time to fall back to (RFC 8767 §5: a client should not wait longer than
+/// about 1.8 s for that).
+const STALE_TRIES: usize = 1;
 /// Wait for an answer over TCP: handshake, question and transfer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an upstream's error is remembered (RFC 9520 §3.2 recommends 5 s to start with).
@@ -192,6 +197,7 @@ impl Forwarder {
     ) -> bool {
         match self.cache.find(now, hash, Key::of(query, &query.qname)) {
             Some(Hit::Answer { stored, age_s }) => write_stored(query, stored, age_s, limit, out),
+            Some(Hit::Stale(stored)) => write_stale(query, stored, limit, out),
             Some(Hit::Failure) => {
                 write_error(query, Rcode::SERVFAIL, Some(ExtendedError::CachedError), out);
             }
@@ -214,7 +220,10 @@ impl Forwarder {
             return Handled::Answered;
         }
         if self.upstreams.is_empty() {
-            write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out);
+            match self.cache.find_stale(now, hash, Key::of(query, &query.qname)) {
+                Some(stored) => write_stale(query, stored, limit(query, client.transport), out),
+                None => write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out),
+            }
             return Handled::Answered;
         }
         let question = Question::of(query);
@@ -393,7 +402,8 @@ impl Forwarder {
         if let Some(silent) = exchange.attempts.last() {
             self.upstreams.failed(now, silent.upstream);
         }
-        if now >= exchange.deadline || exchange.tried.len() >= MAX_TRIES || self.upstreams.is_empty() {
+        let tries = if self.has_stale(now, &exchange) { STALE_TRIES } else { MAX_TRIES };
+        if now >= exchange.deadline || exchange.tried.len() >= tries || self.upstreams.is_empty() {
             return self.fail(now, number, exchange);
         }
         // What was asked before stays open: a late answer is an answer.
@@ -417,10 +427,20 @@ impl Forwarder {
         } else {
             (SILENCE_LIFETIME, ExtendedError::NoReachableAuthority)
         };
-        self.cache.insert_failure(now, exchange.hash, exchange.question.key(), lifetime);
+        let key = exchange.question.key();
+        self.cache.insert_failure(now, exchange.hash, key, lifetime);
+        if let Some(stale) = self.cache.find_stale(now, exchange.hash, key) {
+            let (wire, ttl_at) = (stale.wire.to_vec(), stale.ttl_at.to_vec());
+            let stored = Stored { wire: &wire, ttl_at: &ttl_at };
+            return self.finish(number, exchange, |query, limit, out| write_stale(query, stored, limit, out));
+        }
         self.finish(number, exchange, |query, _, out| {
             write_error(query, Rcode::SERVFAIL, Some(detail), out);
         });
+    }
+
+    fn has_stale(&mut self, now: Instant, exchange: &Exchange) -> bool {
+        self.cache.find_stale(now, exchange.hash, exchange.question.key()).is_some()
     }
 
     fn finish(

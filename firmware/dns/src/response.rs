@@ -9,6 +9,8 @@ use crate::wire::{self, AA, CD, HEADER_LEN, OPCODE_MASK, QR, Query, RA, RD, Rcod
 /// Extended DNS error codes (RFC 8914).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtendedError {
+    /// An answer past its time (RFC 8767).
+    StaleAnswer = 3,
     /// The server has no upstream yet.
     NotReady = 14,
     /// A cached failure.
@@ -46,13 +48,41 @@ pub fn limit(query: &Query<'_>, transport: Transport) -> usize {
     }
 }
 
+/// TTL of records in a stale answer (RFC 8767 §4 recommends 30 s).
+const STALE_TTL_S: u32 = 30;
+
 /// Appends `stored` as the answer to `query`, its TTLs lowered by `age_s`.
 #[inline]
 pub fn write_stored(query: &Query<'_>, stored: Stored<'_>, age_s: u32, limit: usize, out: &mut Vec<u8>) {
+    copy_stored(query, stored, limit, None, out, |message| {
+        if age_s > 0 {
+            set_ttls(message, stored.ttl_at, |ttl| ttl.saturating_sub(age_s));
+        }
+    });
+}
+
+/// Appends `stored`, which is past its time, as the answer to `query`.
+pub fn write_stale(query: &Query<'_>, stored: Stored<'_>, limit: usize, out: &mut Vec<u8>) {
+    let detail = Some(ExtendedError::StaleAnswer);
+    copy_stored(query, stored, limit, detail, out, |message| {
+        set_ttls(message, stored.ttl_at, |_| STALE_TTL_S);
+    });
+}
+
+#[inline]
+fn copy_stored(
+    query: &Query<'_>,
+    stored: Stored<'_>,
+    limit: usize,
+    detail: Option<ExtendedError>,
+    out: &mut Vec<u8>,
+    patch: impl Fn(&mut [u8]),
+) {
     let start = out.len();
     let body_at = HEADER_LEN + query.question.len();
     let rcode = Rcode((wire::u16_in(stored.wire, 2) & wire::RCODE_MASK).to_be_bytes()[1]);
-    let edns_len = if query.edns.is_some() { OPT_LEN } else { 0 };
+    let option_len = if detail.is_some() { EDE_LEN } else { 0 };
+    let edns_len = if query.edns.is_some() { OPT_LEN + option_len } else { 0 };
     let (Some(counts), Some(body)) = (stored.wire.get(4..HEADER_LEN), stored.wire.get(body_at..)) else {
         return write_error(query, Rcode::SERVFAIL, None, out);
     };
@@ -64,17 +94,16 @@ pub fn write_stored(query: &Query<'_>, stored: Stored<'_>, age_s: u32, limit: us
     out.extend_from_slice(counts);
     out.extend_from_slice(query.question);
     out.extend_from_slice(body);
-    if age_s > 0 {
-        age_ttls(&mut out[start..], stored.ttl_at, age_s);
-    }
-    finish(query, start, rcode, None, out);
+    patch(&mut out[start..]);
+    finish(query, start, rcode, detail, out);
 }
 
-fn age_ttls(message: &mut [u8], ttl_at: &[u16], age_s: u32) {
+#[inline]
+fn set_ttls(message: &mut [u8], ttl_at: &[u16], new: impl Fn(u32) -> u32) {
     for &at in ttl_at {
         if let Some(field) = message.get_mut(usize::from(at)..usize::from(at) + 4) {
             let ttl = u32::from_be_bytes([field[0], field[1], field[2], field[3]]);
-            field.copy_from_slice(&ttl.saturating_sub(age_s).to_be_bytes());
+            field.copy_from_slice(&new(ttl).to_be_bytes());
         }
     }
 }
@@ -161,6 +190,8 @@ impl<'o, 'q> Synthesis<'o, 'q> {
 
 /// Length of an OPT record without options.
 const OPT_LEN: usize = 11;
+/// Length of an extended error in it.
+const EDE_LEN: usize = 6;
 
 fn response_flags(query: &Query<'_>, rcode: Rcode, extra: u16) -> u16 {
     QR | RA | query.flags & (RD | CD) | extra | u16::from(rcode.0 & 0x0f)

@@ -6,6 +6,8 @@ mod boards;
 mod boot;
 mod flash;
 mod names;
+mod net_faults;
+mod net_faults_frames;
 mod office;
 mod outside;
 mod power_cut;
@@ -39,6 +41,10 @@ const TESTS: &[(&str, Test)] = &[
     ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),
     ("a-new-site-file-drops-no-connection", site::reload_keeps_connections),
     ("a-wrong-site-file-changes-nothing", site::error_changes_nothing),
+    ("the-wan-cable-out-and-in-and-another-provider", net_faults::wan_cable_out_and_in),
+    ("both-cables-in-one-switch-offer-nothing-outside", net_faults::both_cables_in_one_switch),
+    ("the-same-network-on-both-sides-is-said", net_faults::the_same_network_on_both_sides),
+    ("malformed-frames-on-both-ports", net_faults_frames::malformed_frames),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),

@@ -23,9 +23,13 @@ impl Office {
 
     /// Everything in place, the box off.
     pub(crate) fn prepare(world: &mut World, options: &BoxOptions) -> Result<Self> {
+        Self::prepare_with(world, options, IspOptions::default())
+    }
+
+    fn prepare_with(world: &mut World, options: &BoxOptions, isp: IspOptions) -> Result<Self> {
         let wan = world.add_wire("wan")?;
         let lan = world.add_wire("lan")?;
-        let isp = world.add_isp(wan, IspOptions::default())?;
+        let isp = world.add_isp(wan, isp)?;
         let gateway = world.prepare_box("gateway", &[wan, lan], options)?;
         let pc = world.add_pc(lan, &PcOptions { mac: [2, 0, 0, 0, 0, 0xa1], name: Some(Self::PC_NAME) });
         Ok(Self { wan, lan, isp, gateway, pc, ready: String::new() })
@@ -33,7 +37,12 @@ impl Office {
 
     /// The box switched on and ready.
     pub(crate) fn boot(world: &mut World, options: &BoxOptions) -> Result<Self> {
-        let mut office = Self::prepare(world, options)?;
+        Self::boot_with(world, options, IspOptions::default())
+    }
+
+    /// The same behind another provider.
+    pub(crate) fn boot_with(world: &mut World, options: &BoxOptions, isp: IspOptions) -> Result<Self> {
+        let mut office = Self::prepare_with(world, options, isp)?;
         world.power_on(office.gateway)?;
         office.ready = world.wait_until_ready(office.gateway)?;
         Ok(office)

@@ -132,8 +132,9 @@ impl Daemon {
     fn receive(&mut self) {
         let now = clock::now();
         let server = &mut self.server;
-        for (network, link) in self.links.iter().enumerate() {
-            link.receive_arp(|mac, address| server.probe_answered(now, network, address, mac));
+        for (network, link) in self.links.iter_mut().enumerate() {
+            link.receive_answers(now.at);
+            link.receive_arp(now.at, |mac, address| server.probe_answered(now, network, address, mac));
             link.receive(|message| server.handle_message(now, network, message));
         }
     }
@@ -219,7 +220,8 @@ impl Daemon {
         }
         let own: Vec<Ipv4Addr> = settings.server.networks.iter().map(|n| n.address.addr()).collect();
         for (link, network) in self.links.iter_mut().zip(&settings.server.networks) {
-            link.set_addresses(own.iter().copied().chain([network.address.broadcast()]).collect());
+            let here = [network.address.addr(), network.address.broadcast()];
+            link.set_addresses(here.into_iter().chain(own.iter().copied()).collect());
         }
         self.check_links();
         self.settings = Some(settings);
@@ -255,7 +257,7 @@ impl Daemon {
     }
 
     fn problems(&self) -> Vec<String> {
-        let links = self.links.iter().filter_map(Link::problem).map(str::to_owned);
+        let links = self.links.iter().flat_map(Link::problems);
         let site = self.site_problem.iter().map(|problem| format!("site not applied: {problem}"));
         links.chain(site).chain(self.store.problems().cloned()).chain(self.server.problems()).collect()
     }

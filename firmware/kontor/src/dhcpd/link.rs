@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use kontor_dhcp4::frame::{Endpoint, arp_probe, parse_arp, parse_udp, udp_packet};
+use kontor_dhcp4::frame::{Endpoint, arp_announcement, arp_probe, parse_arp, parse_udp, udp_packet};
+use kontor_dhcp4::neighbours::Neighbours;
 use kontor_dhcp4::server::{Destination, Reply};
-use kontor_dhcp4::wire::{CLIENT_PORT, SERVER_PORT};
+use kontor_dhcp4::wire::{CLIENT_PORT, Op, SERVER_PORT, code};
 use kontor_dhcp4::{Instant, Message};
 use kontor_sys::packet::{BROADCAST_MAC, PacketSocket, Traffic, bind_udp};
 
@@ -31,6 +32,7 @@ pub(super) struct Link {
     missed_at: Instant,
     /// Why there are no sockets, told once.
     problem: Option<String>,
+    neighbours: Neighbours,
 }
 
 #[derive(Debug)]
@@ -42,22 +44,27 @@ struct Sockets {
     /// and to the kernel's reverse path filter, and must be told all the same.
     packet: PacketSocket,
     arp: PacketSocket,
+    /// What other servers say to clients.
+    answers: PacketSocket,
 }
 
 impl Link {
     /// A link whose sockets the first [`Link::check`] opens.
     pub(super) fn new(now: Instant, interface: &str) -> Self {
         let (interface, addresses) = (interface.to_owned(), Vec::new());
-        Self { interface, addresses, sockets: None, missed_at: now + GRACE, problem: None }
+        let neighbours = Neighbours::default();
+        Self { interface, addresses, sockets: None, missed_at: now + GRACE, problem: None, neighbours }
     }
 
-    /// Sets the addresses at which messages for the server arrive: the box's own, and the broadcast address.
+    /// Sets the addresses at which messages for the server arrive: the box's own here first, the broadcast address,
+    /// its other ones.
     pub(super) fn set_addresses(&mut self, addresses: Vec<Ipv4Addr>) {
         self.addresses = addresses;
     }
 
     /// Opens the sockets when the interface has appeared, and again when it has been made anew.
     pub(super) fn check(&mut self, now: Instant) {
+        self.neighbours.handle_timeout(now);
         let index = nix::net::if_::if_nametoindex(self.interface.as_str()).ok();
         let open = self.sockets.as_ref().map(|sockets| sockets.packet.index());
         if open.is_some() && open == index {
@@ -87,14 +94,22 @@ impl Link {
         self.problem = Some(problem);
     }
 
-    /// Why the network is not served, if so.
-    pub(super) fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+    /// The box's own address here.
+    fn own(&self) -> Ipv4Addr {
+        self.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Why the network is not served, and who disturbs it.
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        let neighbours = self.neighbours.problems(&self.interface, self.own());
+        self.problem.clone().into_iter().chain(neighbours)
     }
 
     /// What to poll for reading.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().flat_map(|sockets| [sockets.packet.as_fd(), sockets.arp.as_fd()])
+        self.sockets
+            .iter()
+            .flat_map(|sockets| [sockets.packet.as_fd(), sockets.arp.as_fd(), sockets.answers.as_fd()])
     }
 
     /// Hands over what has arrived, at most one batch. Undecodable messages are dropped.
@@ -110,13 +125,30 @@ impl Link {
         }
     }
 
-    /// Hands over who claims which address by ARP.
-    pub(super) fn receive_arp(&self, mut handle: impl FnMut([u8; 6], Ipv4Addr)) {
+    /// Notices other servers.
+    pub(super) fn receive_answers(&mut self, now: Instant) {
+        let Some(sockets) = &self.sockets else { return };
+        let mut buffer = [0; BUFFER];
+        for _ in 0..BATCH {
+            let Ok(packet) = sockets.answers.receive(&mut buffer) else { return };
+            if let Some(server) = answering_server(packet).filter(|server| !self.addresses.contains(server)) {
+                self.neighbours.handle_server(now, server);
+            }
+        }
+    }
+
+    /// Hands over who claims which address by ARP, and defends our own.
+    pub(super) fn receive_arp(&mut self, now: Instant, mut handle: impl FnMut([u8; 6], Ipv4Addr)) {
+        let own = self.own();
         let Some(sockets) = &self.sockets else { return };
         let mut buffer = [0; 64];
         for _ in 0..BATCH {
             let Ok(packet) = sockets.arp.receive(&mut buffer) else { return };
             if let Some((mac, address)) = parse_arp(packet).filter(|(mac, _)| *mac != sockets.arp.mac()) {
+                if address == own && self.neighbours.handle_claim(now, mac) {
+                    // Lost, it is repeated at the next claim.
+                    let _ = sockets.arp.send(BROADCAST_MAC, &arp_announcement(sockets.arp.mac(), own));
+                }
                 handle(mac, address);
             }
         }
@@ -166,12 +198,20 @@ fn message(packet: &[u8], own: &[Ipv4Addr]) -> Option<Message> {
     ours.then(|| Message::decode(datagram.payload).ok())?
 }
 
+/// The server in an answer to a client.
+fn answering_server(packet: &[u8]) -> Option<Ipv4Addr> {
+    let datagram = parse_udp(packet).filter(|datagram| datagram.source.port == SERVER_PORT)?;
+    let message = Message::decode(datagram.payload).ok().filter(|message| message.op == Op::Reply)?;
+    message.options.address(code::SERVER_ID)
+}
+
 impl Sockets {
     fn open(interface: &str) -> io::Result<Self> {
         Ok(Self {
             udp: bind_udp(interface, SERVER_PORT)?,
             packet: PacketSocket::open(interface, Traffic::Udp(SERVER_PORT))?,
             arp: PacketSocket::open(interface, Traffic::Arp)?,
+            answers: PacketSocket::open(interface, Traffic::Udp(CLIENT_PORT))?,
         })
     }
 }
@@ -209,13 +249,29 @@ mod tests {
     }
 
     #[test]
+    fn another_server_is_known_by_its_answer() {
+        let mut offer = Message::request(MessageType::Offer, 7, [2, 0, 0, 0, 0, 1]);
+        let packet = |message: &Message, port| {
+            let bytes = message.encode(DEFAULT_MESSAGE_SIZE).unwrap();
+            let to = Endpoint { address: Ipv4Addr::BROADCAST, port: CLIENT_PORT };
+            udp_packet(Endpoint { address: BROADCAST, port }, to, &bytes)
+        };
+        offer.options.set_address(code::SERVER_ID, Ipv4Addr::new(192, 168, 77, 9));
+        assert_eq!(answering_server(&packet(&offer, SERVER_PORT)), None, "a request is no answer");
+        offer.op = Op::Reply;
+        assert_eq!(answering_server(&packet(&offer, SERVER_PORT)), Some(Ipv4Addr::new(192, 168, 77, 9)));
+        assert_eq!(answering_server(&packet(&offer, CLIENT_PORT)), None);
+    }
+
+    #[test]
     fn a_missing_interface_is_a_problem_only_after_a_while() {
         let start = Instant::from_secs(100);
         let mut link = Link::new(start, "no-such-if");
         link.check(start);
         link.check(start + GRACE - Duration::from_millis(1));
-        assert_eq!(link.problem(), None);
+        assert_eq!(link.problems().count(), 0);
         link.check(start + GRACE);
-        assert!(link.problem().is_some_and(|problem| problem.starts_with("interface no-such-if cannot be")));
+        let problem = link.problems().next().unwrap();
+        assert!(problem.starts_with("interface no-such-if cannot be"), "{problem}");
     }
 }
