@@ -19,6 +19,8 @@ pub const ETHER_TYPE: u16 = 0x88b5;
 /// Time between two probes of a port. A cable changed behind a switch shows in no carrier; within this time no
 /// more than a few clients ask for an address.
 pub const INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest time between two probes because of a suspicion.
+const SUSPICION_PAUSE: Duration = Duration::from_secs(1);
 /// More probes after a link came up: switches with spanning tree forward nothing for up to 30 s, all others at once.
 const FIRST: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(1)];
 /// A way that no probe took for this long is gone: three in a row may get lost by accident once in a blue moon.
@@ -44,6 +46,7 @@ pub struct Loops {
     /// Interfaces that listen.
     ears: BTreeSet<String>,
     due: BTreeSet<Instant>,
+    probed_at: Option<Instant>,
     heard: BTreeMap<Way, Instant>,
     transmits: VecDeque<(String, Vec<u8>)>,
 }
@@ -57,6 +60,7 @@ impl Loops {
             ports: BTreeSet::new(),
             ears: BTreeSet::new(),
             due: BTreeSet::new(),
+            probed_at: None,
             heard: BTreeMap::new(),
             transmits: VecDeque::new(),
         }
@@ -76,10 +80,12 @@ impl Loops {
         }
     }
 
-    /// Something points to a loop (an answer of our own server came in): find out now.
+    /// Something points to a loop (an answer of our own server came in): find out now, but not for each of a flood
+    /// of forged answers.
     pub fn suspect(&mut self, now: Instant) {
-        if !self.ports.is_empty() {
-            self.due.insert(now);
+        let earliest = self.probed_at.map_or(now, |at| now.max(at + SUSPICION_PAUSE));
+        if !self.ports.is_empty() && self.due.first().is_none_or(|at| *at > earliest) {
+            self.due.insert(earliest);
         }
     }
 
@@ -97,6 +103,7 @@ impl Loops {
             return;
         }
         self.due.retain(|at| *at > now);
+        self.probed_at = Some(now);
         if self.due.is_empty() {
             self.due.insert(now + INTERVAL);
         }
@@ -285,10 +292,18 @@ mod tests {
         for at in [0, 500, 1000] {
             lab.probes(at);
         }
-        let now = lab.at(2000);
+        let now = lab.at(2500);
         lab.loops.suspect(now);
         assert_eq!(lab.loops.poll_timeout(), Some(now));
-        assert_eq!(lab.probes(2000).len(), 2);
+        assert_eq!(lab.probes(2500).len(), 2);
+        // A flood of suspicions is one.
+        for at in 2501..2600 {
+            let now = lab.at(at);
+            lab.loops.suspect(now);
+            assert_eq!(lab.probes(at).len(), 0);
+        }
+        assert_eq!(lab.probes(3500).len(), 2);
+        assert_eq!(lab.probes(3501).len(), 0);
         assert_eq!(lab.probes(6000).len(), 2);
     }
 

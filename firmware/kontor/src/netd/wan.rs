@@ -76,12 +76,12 @@ impl Wan {
         }
     }
 
-    /// Whose answers are our own dhcpd's: with both cables in one switch it must not give us an address.
+    /// Whose answers may be our own dhcpd's: heard outside, they point to both cables in one switch.
     pub(crate) fn set_own_servers(&mut self, own: impl Iterator<Item = Ipv4Net>) {
         self.own_servers = own.map(|address| address.addr()).collect();
     }
 
-    /// Whether an answer of our own dhcpd came in since the last call.
+    /// Whether what may be an answer of our own dhcpd came in since the last call.
     pub(crate) fn heard_ourselves(&mut self) -> bool {
         std::mem::take(&mut self.heard_ourselves)
     }
@@ -251,14 +251,15 @@ impl Active {
         SavedLease { interface: self.interface.clone(), mac: self.mac, lease, obtained_at_s: wall_clock_s() }
     }
 
-    /// Takes what came in; true when some of it was said by ourselves, on the other side of the box.
+    /// Takes what came in; true when some of it may have been said by ourselves, on the other side of the box. Only
+    /// maybe: a provider's router often has the very address that the box has in the office, and is to be heard.
+    /// Our own dhcpd never answers our own hardware addresses.
     fn receive(&mut self, now: kontor_dhcp4::Instant, own_servers: &[Ipv4Addr]) -> bool {
         let mut ourselves = false;
         for message in std::iter::from_fn(|| self.sockets.receive()).take(socket::BATCH) {
-            match message.options.address(code::SERVER_ID) {
-                Some(server) if own_servers.contains(&server) => ourselves = true,
-                _ => self.client.handle_message(now, &message),
-            }
+            let server = message.options.address(code::SERVER_ID);
+            ourselves |= server.is_some_and(|server| own_servers.contains(&server));
+            self.client.handle_message(now, &message);
         }
         ourselves
     }
