@@ -18,11 +18,18 @@ const PASSWORD: &str = "correct horse";
 const PASSWORD_HASH: &str =
     "$argon2id$v=19$m=64,t=1,p=1$a29udG9yLXFlbXUtdGVzdA$vpPGeifGrt8kuFhOc+vNqTnkuwpEhIjqQfEnmXs9vI4";
 const PROMPT: &str = "kontor> ";
+const ROOT_PROMPT: &str = "root# ";
 
 /// The default site with an operator who can log in, and `extra` at its end.
 #[must_use]
 pub fn site_with_operator(extra: &str) -> String {
     format!("{}\n{extra}", development_site(PASSWORD_HASH))
+}
+
+/// The same, and the operator may open a root shell.
+#[must_use]
+pub fn site_with_root_shell() -> String {
+    site_with_operator("").replace("root-shell = false", "root-shell = true")
 }
 
 impl World {
@@ -105,5 +112,28 @@ impl World {
         self.vm(id).serial.send(&format!("{}\r.\r", site.trim_end().replace('\n', "\r")))?;
         let output = self.expect(id, PROMPT, ANSWER_LIMIT).context("load a site file")?;
         Ok(output.trim_end_matches(PROMPT).to_owned())
+    }
+
+    /// Opens the root shell of a logged-in operator; [`Self::shell`] uses it.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn open_shell(&mut self, id: BoxId) -> Result<()> {
+        self.vm(id).serial.skip();
+        self.vm(id).serial.send("shell\r")?;
+        self.expect(id, ROOT_PROMPT, ANSWER_LIMIT).context("open the root shell").map(drop)
+    }
+
+    /// Runs one line in the root shell; what it printed.
+    ///
+    /// # Errors
+    /// When no prompt follows.
+    pub fn shell(&mut self, id: BoxId, line: &str) -> Result<String> {
+        self.vm(id).serial.skip();
+        self.vm(id).serial.send(&format!("{line}\r"))?;
+        let output = self.expect(id, ROOT_PROMPT, ANSWER_LIMIT).with_context(|| format!("run {line:?}"))?;
+        let output = output.trim_end_matches(ROOT_PROMPT);
+        // The first line is the echo of the command.
+        Ok(output.split_once('\n').map_or("", |(_, rest)| rest).to_owned())
     }
 }

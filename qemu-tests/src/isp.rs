@@ -1,11 +1,13 @@
 //! The provider and the Internet behind it, as one host on the outside wire.
 //!
-//! It leases WAN addresses, answers DNS from a table and counts who asked, serves web pages and echoes bytes.
+//! It leases WAN addresses, answers DNS from a table and counts who asked, tells the time, serves web
+//! pages and echoes bytes.
 //! Its servers have addresses of a public network that is reached through its gateway address.
 
 mod dhcp;
 mod names;
 mod tcp;
+mod time;
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -17,6 +19,7 @@ pub use dhcp::{DhcpServer, Pool};
 pub use names::{NameServer, Transport};
 pub(crate) use tcp::read_all;
 pub use tcp::{EchoServer, WebRequest, WebServer};
+pub use time::TimeServer;
 
 use crate::stack::{Plug, Stack};
 use crate::wire::Wire;
@@ -34,6 +37,8 @@ pub struct IspOptions {
     pub lease_time_s: u32,
     /// Where its name server answers.
     pub name_server: Ipv4Addr,
+    /// The time server its leases announce (option 42), when they do; it answers at every address.
+    pub time_server: Option<Ipv4Addr>,
     /// Where its web and echo servers answer.
     pub web_server: Ipv4Addr,
 }
@@ -46,6 +51,7 @@ impl Default for IspOptions {
             first_lease: Ipv4Addr::new(198, 51, 100, 10),
             lease_time_s: 3600,
             name_server: Ipv4Addr::new(203, 0, 113, 53),
+            time_server: None,
             web_server: Ipv4Addr::new(203, 0, 113, 80),
         }
     }
@@ -59,6 +65,8 @@ pub struct Isp {
     pub dhcp: DhcpServer,
     /// Names of the Internet.
     pub names: NameServer,
+    /// Time of the Internet.
+    pub time: TimeServer,
     /// Pages of the Internet.
     pub web: WebServer,
     /// Sends back what it gets, for long-lived connections (port 7).
@@ -79,10 +87,12 @@ impl Isp {
             first: options.first_lease,
             lease_time_s: options.lease_time_s,
             name_server: options.name_server,
+            time_server: options.time_server,
         };
         Ok(Self {
             dhcp: DhcpServer::new(pool, &mut stack)?,
             names: NameServer::new(options.name_server, &mut stack)?,
+            time: TimeServer::new(&mut stack)?,
             web: WebServer::new(options.web_server, &mut stack)?,
             echo: EchoServer::new(options.web_server, &mut stack)?,
             options,
@@ -119,6 +129,7 @@ impl Isp {
         let moved = self.stack.poll(wires)?;
         let mut served = self.dhcp.serve(&mut self.stack)?;
         served |= self.names.serve(&mut self.stack)?;
+        served |= self.time.serve(&mut self.stack)?;
         served |= self.web.serve(&mut self.stack)?;
         served |= self.echo.serve(&mut self.stack)?;
         Ok(moved || served)

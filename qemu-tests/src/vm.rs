@@ -55,13 +55,21 @@ pub struct BoxOptions {
     pub served_disk: Option<PathBuf>,
     /// Sockets of further disks, and the serial numbers that the guest sees.
     pub further_disks: Vec<(&'static str, PathBuf)>,
+    /// What its clock chip says at power-on (QEMU's `-rtc base=`); the right time without it.
+    pub clock_chip: Option<&'static str>,
 }
 
 impl Default for BoxOptions {
     fn default() -> Self {
-        let site = Some(crate::console::site_with_operator(""));
-        let mimic = Mimic::default();
-        Self { memory_mib: 512, uefi: false, mimic, site, served_disk: None, further_disks: Vec::new() }
+        Self {
+            memory_mib: 512,
+            uefi: false,
+            mimic: Mimic::default(),
+            site: Some(crate::console::site_with_operator("")),
+            served_disk: None,
+            further_disks: Vec::new(),
+            clock_chip: None,
+        }
     }
 }
 
@@ -73,6 +81,8 @@ pub struct Vm {
     pub serial: Serial,
     /// Hardware addresses of its ports.
     pub macs: Vec<[u8; 6]>,
+    /// What its clock chip says at the next power-on.
+    pub clock_chip: Option<&'static str>,
     machine: Machine,
     further_disks: Vec<(&'static str, PathBuf)>,
     control: QmpListener,
@@ -127,7 +137,8 @@ impl Vm {
         };
         let log = directory.join(format!("{name}-qemu.log"));
         let (name, further_disks) = (name.into(), options.further_disks.clone());
-        Ok(Self { name, serial, macs, machine, further_disks, control, log, running: None })
+        let clock_chip = options.clock_chip;
+        Ok(Self { name, serial, macs, clock_chip, machine, further_disks, control, log, running: None })
     }
 
     /// Its name.
@@ -148,6 +159,9 @@ impl Vm {
             let address = nbd_address(socket);
             command.arg("-drive").arg(format!("if=none,id={serial},format=raw,file={}", address.display()));
             command.arg("-device").arg(format!("virtio-blk-pci,drive={serial},serial={serial}"));
+        }
+        if let Some(time) = self.clock_chip {
+            command.arg("-rtc").arg(format!("base={time}"));
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().context("start QEMU")?;

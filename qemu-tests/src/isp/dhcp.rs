@@ -7,11 +7,14 @@ use anyhow::{Result, anyhow};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::udp;
 use smoltcp::wire::{
-    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, IpAddress,
-    IpEndpoint, Ipv4Cidr,
+    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress,
+    IpAddress, IpEndpoint, Ipv4Cidr,
 };
 
 use crate::stack::Stack;
+
+/// NTP servers (RFC 2132, section 8.3).
+const OPT_TIME_SERVERS: u8 = 42;
 
 /// What is leased.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct Pool {
     pub lease_time_s: u32,
     /// Name server announced.
     pub name_server: Ipv4Addr,
+    /// Time server announced.
+    pub time_server: Option<Ipv4Addr>,
 }
 
 /// The provider's DHCP server.
@@ -110,6 +115,8 @@ impl DhcpServer {
         let mut servers = request.dns_servers.clone().unwrap_or_default();
         servers.clear();
         let _ = servers.push(self.pool.name_server);
+        let time_server = self.pool.time_server.map(|server| server.octets());
+        let time_server = time_server.as_ref().map(|data| DhcpOption { kind: OPT_TIME_SERVERS, data });
         let reply = DhcpRepr {
             message_type: kind,
             transaction_id: request.transaction_id,
@@ -131,7 +138,7 @@ impl DhcpServer {
             lease_duration: granted.then_some(self.pool.lease_time_s),
             renew_duration: None,
             rebind_duration: None,
-            additional_options: &[],
+            additional_options: if granted { time_server.as_slice() } else { &[] },
         };
         let mut buffer = vec![0; reply.buffer_len()];
         // The buffer has the length the representation asked for; it always fits.

@@ -28,11 +28,7 @@ pub(crate) fn by_ovmf(world: &mut World) -> Result<()> {
 
 pub(crate) fn power_button(world: &mut World) -> Result<()> {
     let office = Office::boot(world, &BoxOptions::default())?;
-    world.vm(office.gateway).qmp()?.system_powerdown()?;
-    let status =
-        world.wait_for("an orderly power-off", POWER_OFF_LIMIT, |world| world.vm(office.gateway).ended())?;
-    ensure!(status.success(), "QEMU ended with {status}");
-    Ok(())
+    office.power_off_in_order(world, POWER_OFF_LIMIT)
 }
 
 pub(crate) fn data_grows(world: &mut World) -> Result<()> {

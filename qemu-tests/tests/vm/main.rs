@@ -4,13 +4,18 @@
 
 mod boards;
 mod boot;
+mod clock;
 mod flash;
+mod floods;
+mod kernel_faults;
 mod names;
 mod net_faults;
 mod net_faults_frames;
 mod office;
 mod outside;
 mod power_cut;
+mod process_faults;
+mod scene;
 mod site;
 mod slots;
 
@@ -45,6 +50,20 @@ const TESTS: &[(&str, Test)] = &[
     ("both-cables-in-one-switch-offer-nothing-outside", net_faults::both_cables_in_one_switch),
     ("the-same-network-on-both-sides-is-said", net_faults::the_same_network_on_both_sides),
     ("malformed-frames-on-both-ports", net_faults_frames::malformed_frames),
+    ("every-daemon-killed-is-back", process_faults::every_daemon_killed),
+    ("a-daemon-that-stands-still-is-restarted", process_faults::stopped_daemons),
+    ("192-mb-of-ram-are-enough", process_faults::little_memory),
+    ("a-fork-bomb-stays-in-its-group", process_faults::fork_bomb),
+    ("a-memory-hog-stays-in-its-group", process_faults::memory_hog),
+    ("a-clock-at-1970", clock::at_1970),
+    ("a-clock-at-2099", clock::at_2099),
+    ("a-clock-chip-from-the-future-is-forgotten", clock::from_the_future),
+    ("a-flood-of-log-lines-is-bounded", floods::log),
+    ("a-double-fork-ends-with-its-daemon", floods::double_fork),
+    ("file-systems-in-ram-may-be-full", floods::full_file_systems),
+    ("a-kernel-panic-is-a-reboot", kernel_faults::panic),
+    ("a-frozen-process-1-is-reset-by-the-watchdog", kernel_faults::frozen_process_1),
+    ("orderly-ends-consume-no-tries", kernel_faults::orderly_ends),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),

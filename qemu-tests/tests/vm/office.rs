@@ -63,11 +63,34 @@ impl Office {
         Ok(())
     }
 
+    /// By the power button.
+    pub(crate) fn power_off_in_order(&self, world: &mut World, limit: Duration) -> Result<()> {
+        world.vm(self.gateway).qmp()?.system_powerdown()?;
+        let ended = world.wait_for("an orderly power-off", limit, |world| world.vm(self.gateway).ended())?;
+        ensure!(ended.success(), "QEMU ended with {ended}");
+        Ok(())
+    }
+
+    /// After a restart: the PC has not asked again, and the box knows the address it gave it.
+    pub(crate) fn ensure_lease_is_known(&self, world: &mut World) -> Result<()> {
+        let lease = world.pc(self.pc).lease().context("the PC has no lease")?.clone();
+        ensure_lease_is_known(world, self, lease.address.address())
+    }
+
     /// Leases given from now on survive a power cut.
     pub(crate) fn wait_until_durable(&self, world: &mut World) -> Result<()> {
         world.log_in(self.gateway)?;
+        self.wait_for_durable(world, |world| world.run(self.gateway, "leases --json"))
+    }
+
+    /// The same, in a root shell that is open already.
+    pub(crate) fn wait_until_durable_in_shell(&self, world: &mut World) -> Result<()> {
+        self.wait_for_durable(world, |world| world.shell(self.gateway, "kontor ctl leases --json"))
+    }
+
+    fn wait_for_durable(&self, world: &mut World, ask: impl Fn(&mut World) -> Result<String>) -> Result<()> {
         world.eventually(Self::LEASE_LIMIT, |world| {
-            let leases = world.run(self.gateway, "leases --json")?;
+            let leases = ask(world)?;
             let compact: String = leases.split_whitespace().collect();
             ensure!(compact.contains("\"durable\":true"), "leases are not durable: {leases}");
             Ok(())
