@@ -11,6 +11,8 @@ use crate::scene::Scene;
 
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(90);
 
+const STORAGE_LIMIT: Duration = Duration::from_secs(120);
+
 fn typed(world: &mut World, scene: &Scene, line: &str) -> Result<()> {
     let serial = &mut world.vm(scene.office.gateway).serial;
     serial.skip();
@@ -49,6 +51,11 @@ pub(crate) fn orderly_ends(world: &mut World) -> Result<()> {
         world.power_on(office.gateway)?;
         let ready = world.wait_until_ready(office.gateway)?;
         ensure!(ready.contains("slot a"), "boot {round}: {ready}");
+        // Whoever leaves before the disk is there cannot give anything back.
+        world.wait_for("the state of the slot on the console", STORAGE_LIMIT, |world| {
+            let named = world.vm(office.gateway).serial.text().matches(", slot a (").count();
+            Ok((named >= usize::from(round)).then_some(()))
+        })?;
         office.power_off_in_order(world, POWER_OFF_LIMIT)?;
         let state = world.vm(office.gateway).disk()?.boot_state()?;
         ensure!(state.tries[Slot::A.index()] == MAX_TRIES, "after boot {round}: {state:?}");

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use qemu_tests::{BoxOptions, PcOptions, World};
 
 use crate::office::Office;
-use crate::scene::Scene;
+use crate::scene::{BACK_LIMIT, Scene};
 
 /// Shell text: the first process of a service's group, its main one.
 pub(crate) fn first_of(service: &str) -> String {
@@ -107,8 +107,9 @@ pub(crate) fn fork_bomb(world: &mut World) -> Result<()> {
     // An operator's own: it ends with its shell, and the console goes on.
     let gateway = scene.office.gateway;
     world.vm(gateway).serial.send(&format!("{}\r", bomb("shell")))?;
+    world.expect(gateway, "kontor> ", BACK_LIMIT)?;
     scene.still_serves(world)?;
-    scene.enter_shell(world)?;
+    world.open_shell(gateway)?;
     let errors = scene.shell(world, "kontor ctl status --json")?;
     ensure!(errors.contains("root shell: more than"), "{errors}");
     scene.no_zombies(world)
@@ -130,7 +131,8 @@ pub(crate) fn memory_hog(world: &mut World) -> Result<()> {
     }
     let gateway = scene.office.gateway;
     world.vm(gateway).serial.send(&format!("{}\r", hog("shell")))?;
+    world.expect(gateway, "kontor> ", BACK_LIMIT)?;
     scene.still_serves(world)?;
-    scene.enter_shell(world)?;
+    world.open_shell(gateway)?;
     scene.no_zombies(world)
 }

@@ -105,6 +105,8 @@ fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32)
 fn modules() -> Service {
     let mut service = root("modules", &[], NOTIFY, 128);
     service.spec.watchdog = Some(Duration::from_secs(60));
+    // Killing it half-way through a slow machine's hardware would only make that machine slower.
+    service.spec.start_deadline = Duration::from_secs(180);
     service
 }
 

@@ -16,7 +16,7 @@ use super::kmsg;
 /// All services together have this long, whatever their own deadlines add up to.
 const BUDGET: Duration = Duration::from_secs(20);
 /// How long the clock and the slot's try may take to be saved before the services are stopped.
-const LEAVE_BUDGET: Duration = Duration::from_secs(2);
+const LEAVE_BUDGET: Duration = Duration::from_secs(5);
 /// How long killed processes may take to vanish.
 const REAP_ROUNDS: u32 = 40;
 const REAP_PAUSE: Duration = Duration::from_millis(50);
