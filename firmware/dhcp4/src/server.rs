@@ -321,7 +321,11 @@ impl Server {
             let name = &network.config.name;
             format!("network {name}: no free address for a client; the pools are too small")
         });
-        let liars = self.networks.iter().filter_map(|n| n.claimant.problem(&n.config.name));
+        let liars = self.networks.iter().flat_map(|n| {
+            let name = &n.config.name;
+            [n.claimant.problem(name, "answers ARP for"), n.decliner.problem(name, "declines")]
+        });
+        let liars = liars.flatten();
         full.chain(liars).collect()
     }
 
@@ -344,6 +348,7 @@ impl Server {
             }
             let network = &mut self.networks[index];
             network.claimant.handle_timeout(now.at);
+            network.decliner.handle_timeout(now.at);
             network.exhausted_until = network.exhausted_until.filter(|until| now.at < *until);
             while let Some(pending) = self.networks[index].take_finished_probe(now.at) {
                 self.networks[index].claimant.handle_silence();

@@ -1,4 +1,5 @@
-//! Hosts that answer ARP for whatever address is asked for: routers with proxy ARP, broken bridges.
+//! Hosts for which every address is taken: routers with proxy ARP and broken bridges answer for whatever address is
+//! asked for, and clients behind them decline whatever they are given.
 //!
 //! Believed, one of them takes every address of the pools out of use. So whoever claims several in a row,
 //! with no probe between that nobody answered, is not believed for a while.
@@ -19,6 +20,8 @@ const DISBELIEF: Duration = Duration::from_secs(600);
 pub(super) struct Claimant {
     mac: [u8; 6],
     addresses: Vec<Ipv4Addr>,
+    /// The first of them.
+    began_at: Instant,
     disbelieved_until: Option<Instant>,
 }
 
@@ -33,8 +36,9 @@ impl Claimant {
         if self.mac != mac && self.disbelieved_until.is_some() {
             return None;
         }
-        if self.mac != mac {
-            *self = Self { mac, ..Self::default() };
+        let long_ago = now.since(self.began_at) >= DISBELIEF && self.disbelieved_until.is_none();
+        if self.mac != mac || long_ago {
+            *self = Self { mac, began_at: now, ..Self::default() };
         }
         if !self.addresses.contains(&address) {
             self.addresses.push(address);
@@ -58,13 +62,13 @@ impl Claimant {
         }
     }
 
-    /// For people.
-    pub(super) fn problem(&self, network: &str) -> Option<String> {
+    /// For people: what it does (`answers ARP for`, `declines`) to every address.
+    pub(super) fn problem(&self, network: &str, deed: &str) -> Option<String> {
         self.disbelieved_until?;
         let [a, b, c, d, e, f] = self.mac;
         Some(format!(
-            "network {network}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} answers ARP for every address and is \
-             not believed; look for a router with proxy ARP"
+            "network {network}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} {deed} every address and is not \
+             believed; look for a router with proxy ARP"
         ))
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Network {
     pub(super) exhausted_until: Option<Instant>,
     /// Who claims addresses that are probed.
     pub(super) claimant: Claimant,
+    /// The client that declines one address after the other.
+    pub(super) decliner: Claimant,
 }
 
 impl Network {
@@ -47,6 +49,7 @@ impl Network {
             probe_ends: VecDeque::new(),
             exhausted_until: None,
             claimant: Claimant::default(),
+            decliner: Claimant::default(),
         };
         // Otherwise a full pool would be searched among all of them.
         table.forget_free(|address, entry| !network.is_memorable(address, entry.mac));

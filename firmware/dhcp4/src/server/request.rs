@@ -108,8 +108,16 @@ impl Server {
             message.options.address(code::SERVER_ID).is_none_or(|s| s == network.config.address.addr());
         let Some(address) = message.options.address(code::REQUESTED_ADDRESS).filter(|_| ours) else { return };
         let held = |e: &Entry| e.mac == peer.mac && matches!(e.hold, Hold::Leased | Hold::Offered);
-        if network.table.get(address).is_some_and(held) {
-            self.quarantine(now, index, address, peer.mac);
+        if !network.table.get(address).is_some_and(held) {
+            return;
+        }
+        if network.decliner.is_disbelieved(peer.mac) {
+            return self.expire(now, index, address);
+        }
+        let too_many = self.networks[index].decliner.claim(now.at, peer.mac, address);
+        self.quarantine(now, index, address, peer.mac);
+        for declined in too_many.into_iter().flatten() {
+            self.acquit(now, index, declined, peer.mac);
         }
     }
 

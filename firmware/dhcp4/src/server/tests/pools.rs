@@ -103,3 +103,49 @@ fn memories_that_no_pool_needs_are_dropped() {
     server.configure(now(3000), config(vec![network]));
     assert_eq!(server.records(now(3000)), []);
 }
+
+fn declining(mac: [u8; 6], address: Ipv4Addr) -> Message {
+    let mut decline = selecting(mac, address);
+    decline.options.set(code::MESSAGE_TYPE, vec![MessageType::Decline as u8]);
+    decline
+}
+
+#[test]
+fn a_client_that_declines_everything_does_not_take_the_pool() {
+    let mut server = server();
+    for round in 0..4 {
+        let address = leased(&mut server, mac(1), 20_000 * round);
+        silence(&mut server, &declining(mac(1), address), 20_000 * round + 5_000);
+    }
+    // The fourth was one too many: all are free again, and what it says of addresses does not count.
+    assert!(server.leases(now(70_000).at).is_empty());
+    assert!(server.problems().iter().any(|p| p.contains("02:00:00:00:00:01 declines every address")));
+    let address = leased(&mut server, mac(1), 80_000);
+    silence(&mut server, &declining(mac(1), address), 81_000);
+    assert!(server.leases(now(81_000).at).is_empty());
+    // Others are believed.
+    let other = leased(&mut server, mac(2), 90_000);
+    silence(&mut server, &declining(mac(2), other), 91_000);
+    assert!(server.leases(now(91_000).at)[0].declined);
+}
+
+#[test]
+fn a_flood_of_new_clients_takes_nothing_from_those_who_are_here() {
+    let mut server = server();
+    let kept = leased(&mut server, mac(1), 0);
+    for flood in 0..5000_u32 {
+        let [a, b, c, d] = flood.to_be_bytes();
+        let at = 1000 + u64::from(flood);
+        server.handle_message(now(at), 0, &discover([6, 0, a, b, c, d]));
+        server.handle_timeout(now(at));
+        drain(&mut server);
+    }
+    assert!(server.known() <= 4, "no more than the pool is remembered: {}", server.known());
+    assert!(server.problems().iter().any(|p| p.contains("no free address")), "{:?}", server.problems());
+    let renewed = answer(&mut server, &renewing(mac(1), kept), 7000);
+    assert_eq!(renewed.message.yiaddr, kept);
+    assert_eq!(offered(&mut server, &discover(PRINTER), 8000), address(10));
+    // A minute after the flood the offers nobody took are free.
+    server.handle_timeout(now(68_000));
+    offered(&mut server, &discover(mac(7)), 70_000);
+}
