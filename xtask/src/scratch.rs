@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
@@ -48,6 +48,56 @@ pub fn file(parent: &Utf8Path, prefix: &str, mode: u32) -> Result<(NamedTempFile
     }
 }
 
+/// Puts everything in a finished directory on the disk, before it gets its final name: after a power cut a name must not
+/// lead to empty files.
+///
+/// # Errors
+/// When the disk fails.
+pub fn settle(directory: &Utf8Path) -> Result<()> {
+    let settled = || -> Result<()> {
+        match few_files(directory)? {
+            Some(paths) => paths.iter().try_for_each(|path| File::open(path)?.sync_all())?,
+            // One call for the whole file system is then cheaper.
+            None => nix::unistd::syncfs(File::open(directory)?)?,
+        }
+        Ok(())
+    };
+    settled().with_context(|| format!("putting {directory} on the disk"))
+}
+
+/// Puts a name that was just given on the disk.
+///
+/// # Errors
+/// When the disk fails.
+pub fn settle_name(path: &Utf8Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_str().is_empty()).unwrap_or(Utf8Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("putting {path} on the disk"))
+}
+
+/// Every file and directory below `directory` and itself; `None` when there are many.
+fn few_files(directory: &Utf8Path) -> Result<Option<Vec<Utf8PathBuf>>> {
+    const FEW: usize = 32;
+    let (mut found, mut pending) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(folder) = pending.pop() {
+        for entry in folder.read_dir_utf8()? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                pending.push(entry.into_path());
+            } else if kind.is_file() {
+                found.push(entry.into_path());
+            }
+            if found.len() + pending.len() > FEW {
+                return Ok(None);
+            }
+        }
+        found.push(folder);
+    }
+    Ok(Some(found))
+}
+
 /// `None` when a sweep was faster than we were.
 fn claim(path: &Path) -> Option<Claim> {
     let lock = File::open(path).ok().map(|file| Flock::lock(file, FlockArg::LockExclusive));
@@ -79,6 +129,23 @@ pub fn sweep(parent: &Utf8Path, prefix: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_files_are_put_on_the_disk_one_by_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let parent = Utf8Path::from_path(parent.path()).unwrap();
+        fs::create_dir(parent.join("sub")).unwrap();
+        fs::write(parent.join("sub/file"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", parent.join("link")).unwrap();
+        let mut found = few_files(parent).unwrap().unwrap();
+        found.sort();
+        assert_eq!(found, [parent.to_owned(), parent.join("sub"), parent.join("sub/file")]);
+        settle(parent).unwrap();
+        (0..40).for_each(|number| fs::write(parent.join(number.to_string()), "x").unwrap());
+        assert_eq!(few_files(parent).unwrap(), None);
+        settle(parent).unwrap();
+        settle_name(&parent.join("sub")).unwrap();
+    }
 
     fn names(folder: &Utf8Path) -> Vec<String> {
         let mut names: Vec<String> =

@@ -24,6 +24,9 @@ use crate::scratch;
 const LAYOUT: u32 = 1;
 /// A library that every tool gets before its own: how `cargo xtask reproduce` gives the tools another clock.
 pub const PRELOAD: &str = "KONTOR_PRELOAD";
+/// What tools may know of the environment.
+const PASSED: [&str; 8] =
+    ["PATH", "HOME", "TMPDIR", "TERM", "XDG_RUNTIME_DIR", "http_proxy", "https_proxy", "no_proxy"];
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const PROGRAM_FOLDERS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/libexec", "usr/lib/qemu"];
@@ -63,7 +66,9 @@ impl Tools {
             let fresh_root =
                 Utf8Path::from_path(fresh.path()).context("the target folder's path is not UTF-8")?;
             unpack(&debs, fresh_root).with_context(|| format!("unpacking the set {set:?}"))?;
+            scratch::settle(fresh_root)?;
             publish(fresh, &root)?;
+            scratch::settle_name(&root)?;
         }
         Ok(Tools { root })
     }
@@ -80,8 +85,8 @@ impl Tools {
 
     /// A command for a program of the tree; its arguments can be added as usual.
     ///
-    /// Programs that look for their data relative to themselves are told where it is. The environment is cleared of
-    /// what would make results differ between hosts.
+    /// Programs that look for their data relative to themselves are told where it is. Of the environment they get what
+    /// cannot change a result: `SOURCE_DATE_EPOCH`, for one, overrides the times given to mkfs.erofs.
     pub fn command(&self, program: &str) -> Result<Command> {
         let path = self.find(program)?;
         let preloaded = std::env::var(PRELOAD).ok().map(Utf8PathBuf::from);
@@ -89,9 +94,9 @@ impl Tools {
         let (first, rest) = loader.split_first().context("no loader")?;
         let mut command = Command::new(first);
         command.args(rest).arg("--argv0").arg(program).arg(path);
-        for variable in ["LD_LIBRARY_PATH", "LD_PRELOAD", "GCONV_PATH", "LANGUAGE"] {
-            command.env_remove(variable);
-        }
+        let passed = |name: &str| PASSED.contains(&name) || (preloaded.is_some() && name.contains("FAKE"));
+        command.env_clear();
+        command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passed)));
         command.env("LC_ALL", "C").env("TZ", "UTC");
         command.env("MKE2FS_CONFIG", self.path("etc/mke2fs.conf"));
         if program.starts_with("qemu-system-") {

@@ -30,6 +30,7 @@ struct Parts {
     core: Vec<u8>,
     state: Vec<u8>,
     owner: u64,
+    epoch_s: u32,
 }
 
 impl Parts {
@@ -48,6 +49,7 @@ impl Parts {
             core: noise(4, 4000),
             state: noise(5, 512),
             owner: 0,
+            epoch_s: EPOCH_S,
         }
     }
 }
@@ -55,7 +57,7 @@ impl Parts {
 type Spoil = fn(&mut Parts);
 
 /// How the second image is made different, and what the comparison must say.
-const CASES: [(&str, Spoil, &[&str]); 9] = [
+const CASES: [(&str, Spoil, &[&str]); 10] = [
     ("nothing", |_| {}, &["no difference"]),
     (
         "a byte of a program in the base",
@@ -71,6 +73,14 @@ const CASES: [(&str, Spoil, &[&str]); 9] = [
         "an owner in the base",
         |parts| parts.owner = 7,
         &["slot-a > initrd > base.erofs > (metadata: every file has the same name, mode and content), byte "],
+    ),
+    (
+        "the time of the base",
+        |parts| parts.epoch_s = 1,
+        &[
+            "every file has the same name, mode and content) says \"Filesystem created: ",
+            "1970\" in the second",
+        ],
     ),
     (
         "a path that a compiler wrote down",
@@ -164,7 +174,7 @@ fn base(tools: &Tools, parts: &Parts, folder: &Utf8Path) -> Result<Vec<u8>> {
     tar.finish()?;
     let mut command = tools.command("mkfs.erofs")?;
     command.args(["--quiet", "--tar=f", "-z", "zstd,level=3", "-U", "00000000-0000-8000-8000-000000000000"]);
-    command.args(["-T", &EPOCH_S.to_string(), erofs.as_str(), tar_path.as_str()]).env("TMPDIR", folder);
+    command.args(["-T", &parts.epoch_s.to_string(), erofs.as_str(), tar_path.as_str()]).env("TMPDIR", folder);
     process::run(command)?;
     Ok(std::fs::read(&erofs)?)
 }

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         ),
         trial("the data that the tools need is there".to_owned(), Box::new(data_is_there)),
         trial("an unpacked tree is used again".to_owned(), Box::new(used_again)),
+        trial("tools do not see the builder's environment".to_owned(), Box::new(own_environment)),
     ];
     for (set, words, expect) in PROGRAMS {
         trials.push(trial(
@@ -122,6 +123,17 @@ fn ext4_from_tar(trees: &Trees) -> Result<()> {
     let after =
         |label: &str| words.iter().position(|word| *word == label).and_then(|at| words.get(at + 1)).copied();
     ensure!((after("User:"), after("Group:")) == (Some("123"), Some("45")), "{text}");
+    Ok(())
+}
+
+/// Found by `cargo xtask reproduce`: mkfs.erofs prefers `SOURCE_DATE_EPOCH` to its own option.
+fn own_environment(trees: &Trees) -> Result<()> {
+    let mut command = trees.peers.command("busybox")?;
+    command.arg("env");
+    let text = output(command)?;
+    // Cargo sets this for every test.
+    ensure!(std::env::var_os("CARGO_MANIFEST_DIR").is_some() && !text.contains("CARGO_"), "{text}");
+    ensure!(text.contains("LC_ALL=C\n") && text.contains("TZ=UTC\n"), "{text}");
     Ok(())
 }
 

@@ -95,11 +95,13 @@ impl Steps {
         let (temporary, _claim) = scratch::directory(&self.directory, &format!("{UNFINISHED}{name}-"))?;
         let path = Utf8Path::from_path(temporary.path()).context("the step cache's path is not UTF-8")?;
         make(path).with_context(|| format!("step {name}"))?;
+        scratch::settle(path)?;
         match std::fs::rename(path, &target) {
             // A build at the same time was faster; its result is the same.
             Err(_) if target.exists() => {}
             renamed => renamed.with_context(|| format!("cannot rename to {target}"))?,
         }
+        scratch::settle_name(&target)?;
         self.prune(name)?;
         self.say(format_args!("{name}: done in {:.1} s", began.elapsed().as_secs_f32()));
         Ok(target)

@@ -150,10 +150,7 @@ impl Walk<'_> {
             }
         }
         match trees::first_difference(&first, &second)? {
-            None => {
-                place.push("(metadata: every file has the same name, mode and content)".to_owned());
-                bytes(a, b, place)
-            }
+            None => self.metadata(a, b, place, level),
             Some((path, How::Said(text))) => {
                 place.push(path.into_string());
                 Ok(Difference { place, what: What::Said(text) })
@@ -167,6 +164,46 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    /// Every file has the same name, mode and content: what the file systems say of themselves, else their bytes.
+    fn metadata(
+        &self,
+        a: &Utf8Path,
+        b: &Utf8Path,
+        mut place: Vec<String>,
+        level: &str,
+    ) -> Result<Difference> {
+        place.push("(metadata: every file has the same name, mode and content)".to_owned());
+        let (ours, theirs) = (self.described(a, level)?, self.described(b, level)?);
+        let differing = ours.lines().zip(theirs.lines()).find(|(x, y)| x != y);
+        match differing {
+            Some((x, y)) => {
+                let [x, y] = [x, y].map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+                Ok(Difference {
+                    place,
+                    what: What::Said(format!("says {x:?} in the first, {y:?} in the second")),
+                })
+            }
+            None => bytes(a, b, place),
+        }
+    }
+
+    /// The superblock in words, without its check sum, which only says that something differs.
+    fn described(&self, image: &Utf8Path, level: &str) -> Result<String> {
+        let mut command = match level {
+            "ext4" => self.tools.command("dumpe2fs")?,
+            "erofs" => self.tools.command("dump.erofs")?,
+            _ => return Ok(String::new()),
+        };
+        let summary = if level == "ext4" { "-h" } else { "-s" };
+        command.arg(summary).arg(image);
+        let text = String::from_utf8_lossy(&run(command)?).into_owned();
+        Ok(text
+            .lines()
+            .filter(|line| !line.to_lowercase().contains("checksum:"))
+            .map(|line| format!("{line}\n"))
+            .collect())
     }
 
     fn initrd(&self, first: &Utf8Path, second: &Utf8Path, mut place: Vec<String>) -> Result<Difference> {
