@@ -182,7 +182,16 @@ fn offline_lists_what_is_missing() {
     let fixture = fixture();
     let mut lock = fixture.lock().unwrap();
     let offline = fixture.cache_with(&FetchOptions { offline: true, ..fixture.options() });
-    has(&offline.provide(&mut lock, &["base"]).unwrap_err(), &["lacks 2 packages", "  a 1", "  b 1"]);
+    has(
+        &offline.provide(&mut lock, &["base"]).unwrap_err(),
+        &[
+            "2 of the locked packages are not here",
+            "  a 1: pool/a_1.deb",
+            "  b 1: pool/b_1.deb",
+            "would be",
+            "Run the same command once without --offline",
+        ],
+    );
     fixture.cache().provide(&mut lock, &["base"]).unwrap();
     offline.provide(&mut lock, &["base"]).unwrap();
 }
@@ -233,4 +242,180 @@ fn a_full_disk_is_told_as_such() {
     let size = packages()[1].3.len() as u64;
     let error = Client::new().unwrap().download(&url, &mut full, size, &|_| {}).unwrap_err();
     has(&error.into(), &["no space left", "KONTOR_CACHE"]);
+}
+
+#[test]
+fn an_archive_alone_is_enough() {
+    let fixture = fixture();
+    let lock = fixture.lock().unwrap();
+    let kept = fixture.keep(&lock).unwrap();
+    assert_eq!((kept.packages, kept.added), (2, 2));
+    assert!(kept.replaced.is_empty() && kept.missing.is_empty() && kept.unproved.is_empty(), "{kept:?}");
+    assert!(kept.unvouched.is_empty() && kept.foreign.is_empty(), "{kept:?}");
+    for path in
+        ["debian/pool/a_1.deb", "debian/dists/trixie/InRelease", "keys/test.asc", "kontor-archive.toml"]
+    {
+        assert!(fixture.path("kept").join(path).is_file(), "{path}");
+    }
+
+    std::fs::remove_dir_all(fixture.path("cache")).unwrap();
+    fixture.server.requests("");
+    let options = FetchOptions {
+        archive: Some(fixture.path("kept")),
+        offline: true,
+        locked: true,
+        quiet: true,
+        ..FetchOptions::default()
+    };
+    fixture.cache_with(&options).provide(&mut lock.clone(), &["base"]).unwrap();
+    assert_eq!(fixture.cached_debs(), 2);
+    assert_eq!(fixture.server.requests(""), []);
+}
+
+#[test]
+fn an_archive_is_a_mirror() {
+    let fixture = fixture();
+    let lock = fixture.lock().unwrap();
+    fixture.keep(&lock).unwrap();
+    std::fs::remove_dir_all(fixture.path("cache")).unwrap();
+    let url = |name: &str| Some(format!("file://{}", fixture.path("kept").join(name)));
+    let options = FetchOptions {
+        mirror: url("debian"),
+        mirror_security: url("debian-security"),
+        quiet: true,
+        ..FetchOptions::default()
+    };
+    let cache = fixture.cache_with(&options);
+    let repository = xtask::archive::repository::Repository::load(&fixture.rootfs()).unwrap();
+    let archive = repository.archive(&cache, None).unwrap();
+    assert_eq!(repository.lock(&archive, lock.path()).unwrap(), lock);
+    cache.provide(&mut lock.clone(), &["base"]).unwrap();
+    assert_eq!(fixture.cached_debs(), 2);
+}
+
+#[test]
+fn an_archive_is_checked_mended_and_otherwise_left_alone() {
+    let fixture = fixture();
+    let lock = fixture.lock().unwrap();
+    fixture.keep(&lock).unwrap();
+    let damaged = fixture.path("kept/debian/pool/b_1.deb");
+    let good = std::fs::read(&damaged).unwrap();
+    std::fs::write(&damaged, vec![0; good.len()]).unwrap();
+    std::fs::write(fixture.path("kept/debian/pool/holiday.jpg"), "x").unwrap();
+    let untouched = std::fs::metadata(fixture.path("kept/debian/pool/a_1.deb")).unwrap().modified().unwrap();
+
+    let kept = fixture.keep(&lock).unwrap();
+    assert_eq!((kept.added, kept.replaced), (0, vec!["debian/pool/b_1.deb".to_owned()]));
+    assert_eq!(kept.foreign, ["debian/pool/holiday.jpg"]);
+    assert_eq!(std::fs::read(&damaged).unwrap(), good);
+    let again = std::fs::metadata(fixture.path("kept/debian/pool/a_1.deb")).unwrap().modified().unwrap();
+    assert_eq!(untouched, again);
+
+    let kept = fixture.keep(&lock).unwrap();
+    assert_eq!((kept.added, kept.replaced.len()), (0, 0));
+    assert_eq!(fixture.path("kept/.unfinished").read_dir_utf8().unwrap().count(), 0);
+}
+
+#[test]
+fn a_damaged_archive_does_no_harm_to_a_build() {
+    let fixture = fixture();
+    let lock = fixture.lock().unwrap();
+    fixture.keep(&lock).unwrap();
+    std::fs::remove_dir_all(fixture.path("cache")).unwrap();
+    let damaged = fixture.path("kept/debian/pool/b_1.deb");
+    let length = std::fs::metadata(&damaged).unwrap().len() as usize;
+    std::fs::write(&damaged, vec![0; length]).unwrap();
+    let archive = Some(fixture.path("kept"));
+    let offline = FetchOptions { archive: archive.clone(), offline: true, ..fixture.options() };
+    let error = fixture.cache_with(&offline).provide(&mut lock.clone(), &["base"]).unwrap_err();
+    has(&error, &["1 of the locked packages are not here", "b 1: pool/b_1.deb", "--archive DIR"]);
+    let options = FetchOptions { archive, ..fixture.options() };
+    fixture.cache_with(&options).provide(&mut lock.clone(), &["base"]).unwrap();
+    assert_eq!(fixture.cached_debs(), 2);
+}
+
+#[test]
+fn an_archive_says_what_it_cannot_have() {
+    let fixture = fixture();
+    let lock = fixture.lock().unwrap();
+    fixture.server.remove("/debian/pool/b_1.deb");
+    let kept = fixture.keep(&lock).unwrap();
+    assert_eq!(kept.added, 1);
+    assert!(kept.missing[0].starts_with("b 1: ") && kept.missing.len() == 1, "{kept:?}");
+
+    // The mirror has moved on; the release file that the lock was made from is in the cache.
+    let fixture = self::fixture();
+    let lock = fixture.lock().unwrap();
+    fixture.cache().provide(&mut lock.clone(), &["base"]).unwrap();
+    fixture.publish(&[Spec("a", "9", "", deb(b"newer"))]);
+    let kept = fixture.keep(&lock).unwrap();
+    assert!(kept.unvouched.is_empty() && kept.missing.is_empty(), "{kept:?}");
+    // And when it is not, that is said.
+    std::fs::remove_dir_all(fixture.path("cache/release")).unwrap();
+    std::fs::remove_dir_all(fixture.path("cache/index")).unwrap();
+    let kept = fixture.keep(&lock).unwrap();
+    assert_eq!(kept.unvouched, ["a 1", "b 1"]);
+}
+
+#[test]
+fn folders_that_are_no_place_for_an_archive_are_refused() {
+    use xtask::archive::keep::{Archive, opened};
+    let fixture = fixture();
+    let target = fixture.path("target");
+    let refused = |folder: &str, expect: &[&str]| {
+        has(&Archive::open(&fixture.path(folder), &[&target]).unwrap_err(), expect);
+    };
+    refused("target/kept", &["lies in", "choose a folder elsewhere"]);
+    std::fs::create_dir(fixture.path("photos")).unwrap();
+    std::fs::write(fixture.path("photos/holiday.jpg"), "x").unwrap();
+    refused("photos", &["holds other files and no kontor-archive.toml"]);
+    refused("photos/holiday.jpg", &["is not a folder"]);
+    refused("photos/holiday.jpg/kept", &["cannot make the folder"]);
+    has(&Archive::open("/proc/kept".into(), &[]).unwrap_err(), &["/proc/kept", "cannot make the folder"]);
+    has(&opened(&fixture.path("photos")).unwrap_err(), &["is no archive of packages"]);
+    let _first = Archive::open(&fixture.path("kept"), &[&target]).unwrap();
+    refused("kept", &["another run is at work in it"]);
+}
+
+#[test]
+fn what_stays_must_fit_what_is_new() {
+    for relation in ["Depends: a (>= 9)\n", "Breaks: a (<< 9)\n"] {
+        let fixture = fixture();
+        let mut lock = fixture.lock().unwrap();
+        fixture.server.remove("/debian/pool/b_1.deb");
+        fixture
+            .publish(&[Spec("a", "9", "Depends: b\n", deb(b"newer")), Spec("b", "2", relation, deb(b"two"))]);
+        fixture.cache().provide(&mut lock, &["base"]).unwrap();
+        let versions: Vec<_> =
+            lock.set("base").unwrap().iter().map(|p| format!("{} {}", p.name, p.version)).collect();
+        assert_eq!(versions, ["a 9", "b 2"], "{relation}");
+    }
+}
+
+#[test]
+fn only_what_nobody_uses_is_pruned() {
+    use xtask::archive::prune;
+    let fixture = fixture();
+    let lock = fixture.lock().unwrap();
+    fixture.cache().provide(&mut lock.clone(), &["base"]).unwrap();
+    let strange = fixture.path("cache/deb/ab").join(format!("{}.deb", "ab".repeat(32)));
+    std::fs::create_dir_all(strange.parent().unwrap()).unwrap();
+    std::fs::write(&strange, "old").unwrap();
+    std::fs::write(fixture.path("cache/partial/x"), "half").unwrap();
+    let day = std::time::Duration::from_secs(86_400);
+    let (now, root) = (std::time::SystemTime::now(), fixture.path("cache"));
+    let names = |at| -> Vec<String> {
+        let stale = prune::stale(&root, &lock, 90 * day, at).unwrap();
+        let pruned = stale.into_iter().filter(|file| !file.path.as_str().contains("/index/"));
+        pruned.map(|file| file.path.file_name().unwrap().to_owned()).collect()
+    };
+    assert!(names(now + 89 * day).is_empty());
+    let expected = [strange.file_name().unwrap(), "x"];
+    assert_eq!(names(now + 91 * day), expected);
+    prune::remove(&prune::stale(&root, &lock, 90 * day, now + 91 * day).unwrap()).unwrap();
+    assert_eq!(fixture.cached_debs(), 2);
+    fixture
+        .cache_with(&FetchOptions { offline: true, ..fixture.options() })
+        .provide(&mut lock.clone(), &["base"])
+        .unwrap();
 }

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -21,6 +21,7 @@ use super::lock_file::{LockFile, LockedPackage};
 use super::mirrors::Mirrors;
 use super::progress::Progress;
 use super::repository::Repository;
+use crate::scratch;
 
 /// Files downloaded at once: enough to hide a mirror's latency on small packages.
 const PARALLEL_DOWNLOADS: usize = 8;
@@ -34,10 +35,13 @@ pub struct FetchOptions {
     /// Mirror of the Debian security archive
     #[arg(long, env = "KONTOR_MIRROR_SECURITY", value_name = "URL")]
     pub mirror_security: Option<String>,
+    /// Take packages from this folder, made by `cargo xtask lock --archive`, before any mirror
+    #[arg(long, env = "KONTOR_ARCHIVE", value_name = "DIR")]
+    pub archive: Option<Utf8PathBuf>,
     /// Fail when the mirror no longer has a locked package, instead of re-locking it
     #[arg(long)]
     pub locked: bool,
-    /// Use the cache alone; fail when something is missing
+    /// Use no network, only the cache and the archive; fail when something is missing
     #[arg(long)]
     pub offline: bool,
     /// Accept a release file past its date (a frozen mirror): security fixes may be missing
@@ -74,7 +78,7 @@ impl Cache {
 
     /// Opens the store in a directory, which is made if it is missing.
     pub fn open_at(root: &Utf8Path, options: &FetchOptions) -> Result<Self> {
-        for folder in ["deb", "index", "partial"] {
+        for folder in ["deb", "index", "partial", "release"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("making the cache folder {path}"))?;
         }
@@ -160,6 +164,27 @@ impl Cache {
             .collect()
     }
 
+    /// For each of these packages, in order, its file or why it cannot be had. Other troubles are errors.
+    pub(super) fn available(&self, packages: &[&LockedPackage]) -> Result<Vec<Result<Utf8PathBuf, String>>> {
+        let outcomes = self.outcomes(packages)?.into_iter();
+        Ok(outcomes
+            .map(|outcome| match outcome {
+                Outcome::Ready(path) => Ok(path),
+                Outcome::Vanished(why) => Err(why),
+            })
+            .collect())
+    }
+
+    /// Where everything is kept.
+    pub fn root(&self) -> &Utf8Path {
+        &self.root
+    }
+
+    /// Where the verified release file of a suite that was made at `date` is kept, for archives.
+    pub(super) fn release_path(&self, suite: &str, date: &str) -> Utf8PathBuf {
+        self.root.join("release").join(format!("{suite}-{date}.asc"))
+    }
+
     /// A file known by its hash from `url`, kept under `folder`.
     pub fn file(&self, folder: &str, url: &str, sha256: &str, size: u64) -> Result<Utf8PathBuf> {
         let path = self.path_of(folder, sha256, "");
@@ -209,17 +234,12 @@ impl Cache {
     }
 
     fn download_missing(&self, missing: &[&LockedPackage]) -> Result<BTreeMap<String, String>> {
+        let missing = &self.missing_in_archive(missing)?[..];
         if missing.is_empty() {
             return Ok(BTreeMap::new());
         }
         if self.options.offline {
-            let names: Vec<_> = missing.iter().map(|p| format!("  {} {}", p.name, p.version)).collect();
-            bail!(
-                "--offline, but the cache {} lacks {} packages:\n{}",
-                self.root,
-                names.len(),
-                names.join("\n")
-            );
+            bail!("{}", self.offline_and_missing(missing));
         }
         let mirrors = self.mirrors()?;
         let total = missing.iter().map(|package| package.size).sum();
@@ -239,9 +259,49 @@ impl Cache {
                 },
             }
         })?;
-        progress.finish(started.elapsed());
+        progress.finish("downloaded", started.elapsed());
         let vanished = missing.iter().zip(results);
         Ok(vanished.filter_map(|(package, why)| Some((package.sha256.clone(), why?))).collect())
+    }
+
+    /// Takes what the archive has; the rest. A damaged file of the archive is told, and counts as missing.
+    fn missing_in_archive<'a>(&self, missing: &[&'a LockedPackage]) -> Result<Vec<&'a LockedPackage>> {
+        let archive = self.options.archive.as_ref().filter(|archive| !archive.as_str().is_empty());
+        let Some(archive) = archive.filter(|_| !missing.is_empty()) else { return Ok(missing.to_vec()) };
+        let archive = super::keep::opened(archive)?;
+        let mirrors = Mirrors::in_archive(&archive);
+        let taken = parallel(missing, num_cpus(), |package| {
+            let url = format!("{}/{}", mirrors.for_suite(&package.suite), escape(&package.pool_path));
+            let path = self.package_path(package);
+            match self.download(&url, &package.sha256, package.size, &path, &|_| {}) {
+                Ok(()) => Ok(true),
+                Err(error) => match error.downcast_ref::<HttpError>() {
+                    Some(HttpError::NotFound { .. }) => Ok(false),
+                    Some(HttpError::Local(_)) => Err(error),
+                    _ => {
+                        eprintln!("warning: the archive's copy is of no use: {error:#}");
+                        Ok(false)
+                    }
+                },
+            }
+        })?;
+        Ok(missing.iter().zip(taken).filter(|(_, taken)| !taken).map(|(package, _)| *package).collect())
+    }
+
+    fn offline_and_missing(&self, missing: &[&LockedPackage]) -> String {
+        let line = |package: &&LockedPackage| {
+            let LockedPackage { name, version, pool_path, .. } = package;
+            let place = self.package_path(package);
+            format!("  {name} {version}: {pool_path}\n    would be {place}")
+        };
+        let mut lines: Vec<String> = missing.iter().map(line).collect();
+        lines.sort();
+        format!(
+            "--offline, but {} of the locked packages are not here:\n{}\nRun the same command once without --offline where \
+             a mirror can be reached, or give --archive DIR with a folder made by `cargo xtask lock --archive DIR`",
+            lines.len(),
+            lines.join("\n")
+        )
     }
 
     /// Downloads into `partial/`, checks the hash, and moves the file to `path`.
@@ -253,7 +313,7 @@ impl Cache {
         path: &Utf8Path,
         report: &(dyn Fn(u64) + Sync),
     ) -> Result<()> {
-        if self.options.offline {
+        if self.options.offline && !url.starts_with("file://") {
             bail!("--offline, but the cache {} lacks {url}", self.root);
         }
         let partial = self.root.join("partial").join(sha256);
@@ -274,7 +334,8 @@ impl Cache {
         file.sync_data().map_err(HttpError::Local)?;
         let folder = path.parent().context("a cache path has a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("making {folder}"))?;
-        fs::rename(&partial, path).with_context(|| format!("moving {partial} to {path}"))
+        fs::rename(&partial, path).with_context(|| format!("moving {partial} to {path}"))?;
+        scratch::settle_name(path)
     }
 
     fn package_path(&self, package: &LockedPackage) -> Utf8PathBuf {
@@ -328,11 +389,21 @@ fn lock_partial(partial: &Utf8Path, path: &Utf8Path, sha256: &str, size: u64) ->
 fn has(path: &Utf8Path, sha256: &str, size: u64) -> Result<bool> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(false) };
     if metadata.len() == size && hash_file(path)? == sha256 {
+        used(path, &metadata);
         return Ok(true);
     }
     eprintln!("warning: {path} is damaged: fetching it again");
     fs::remove_file(path).with_context(|| format!("removing {path}"))?;
     Ok(false)
+}
+
+/// Renews the time stamp by which unused files are found, once a day; a cache that cannot be written only ages.
+fn used(path: &Utf8Path, metadata: &fs::Metadata) {
+    let now = SystemTime::now();
+    let fresh = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < Duration::from_secs(86_400));
+    if !metadata.modified().is_ok_and(fresh) {
+        let _ = File::open(path).and_then(|file| file.set_modified(now));
+    }
 }
 
 /// SHA-256 of a file in lower-case hexadecimal.
@@ -349,7 +420,7 @@ pub fn hash_file(path: &Utf8Path) -> Result<String> {
 }
 
 /// Pool paths may hold `+`, `~` and `%3a`; only what RFC 3986 forbids in a path is escaped.
-fn escape(path: &str) -> String {
+pub(super) fn escape(path: &str) -> String {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/+:@=,".contains(&byte);
     path.bytes().map(|b| if legal(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

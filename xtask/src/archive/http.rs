@@ -1,8 +1,9 @@
-//! Downloads over HTTP: retried, resumed, size-checked. What a mirror sends is never trusted here; hashes are
-//! checked by the callers.
+//! Downloads over HTTP, or from a folder (`file:///…`): retried, resumed, size-checked. What a mirror sends is never
+//! trusted here; hashes are checked by the callers.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,14 +65,25 @@ pub enum HttpError {
     },
     /// The local file could not be written.
     Local(std::io::Error),
+    /// A mirror that is a folder could not be read.
+    Folder {
+        /// Address asked for.
+        url: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
 }
 
 impl std::fmt::Display for HttpError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            HttpError::NotFound { url, .. } if folder_path(url).is_some() => {
+                write!(f, "{url}: there is no such file")
+            }
             HttpError::NotFound { url, status } => {
                 write!(f, "{url}: the mirror has no such file (status {status})")
             }
+            HttpError::Folder { url, .. } => write!(f, "{url}: cannot be read"),
             HttpError::Status { url, status } => write!(f, "{url}: the mirror answered with status {status}"),
             HttpError::Transport { url, .. } => write!(f, "{url}: no usable answer"),
             HttpError::Truncated { url, have, want } => {
@@ -92,7 +104,7 @@ impl std::error::Error for HttpError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             HttpError::Transport { source, .. } => Some(source),
-            HttpError::Local(source) => Some(source),
+            HttpError::Local(source) | HttpError::Folder { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -104,7 +116,10 @@ impl HttpError {
         match self {
             HttpError::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
             HttpError::Transport { .. } | HttpError::Truncated { .. } => true,
-            HttpError::NotFound { .. } | HttpError::Size { .. } | HttpError::Local(_) => false,
+            HttpError::NotFound { .. }
+            | HttpError::Size { .. }
+            | HttpError::Local(_)
+            | HttpError::Folder { .. } => false,
         }
     }
 }
@@ -150,6 +165,9 @@ impl Client {
 
     /// A small file, whole; `limit` bounds what a hostile mirror can make us keep.
     pub fn get(&self, url: &str, limit: u64) -> Result<Vec<u8>, HttpError> {
+        if let Some(path) = folder_path(url) {
+            return read_whole(url, &path, limit);
+        }
         self.retry(|| {
             let mut response = self.call(url, 0)?;
             let declared = response.body().content_length();
@@ -177,6 +195,9 @@ impl Client {
         size: u64,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), HttpError> {
+        if let Some(path) = folder_path(url) {
+            return copy_whole(url, &path, file, size, progress);
+        }
         self.retry(|| {
             let mut have = file.seek(SeekFrom::End(0)).map_err(HttpError::Local)?;
             if have > size {
@@ -227,6 +248,68 @@ impl Client {
         }
         attempt()
     }
+}
+
+/// The path of `file:///…`, with `%XX` undone.
+fn folder_path(url: &str) -> Option<std::path::PathBuf> {
+    let path = url.strip_prefix("file://")?.as_bytes();
+    let mut plain = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while let Some(byte) = path.get(at) {
+        let code = path
+            .get(at + 1..at + 3)
+            .filter(|_| *byte == b'%')
+            .and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(escaped) => {
+                plain.push(escaped);
+                at += 3;
+            }
+            None => {
+                plain.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    Some(std::ffi::OsString::from_vec(plain).into())
+}
+
+fn open_in_folder(url: &str, path: &std::path::Path) -> Result<(File, u64), HttpError> {
+    let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    match opened {
+        Ok((length, file)) => Ok((file, length)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(HttpError::NotFound { url: url.to_owned(), status: 404 })
+        }
+        Err(source) => Err(HttpError::Folder { url: url.to_owned(), source }),
+    }
+}
+
+fn read_whole(url: &str, path: &std::path::Path, limit: u64) -> Result<Vec<u8>, HttpError> {
+    let (file, length) = open_in_folder(url, path)?;
+    if length > limit {
+        return Err(HttpError::Size { url: url.to_owned(), have: length, want: limit });
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(limit).read_to_end(&mut bytes);
+    read.map_err(|source| HttpError::Folder { url: url.to_owned(), source })?;
+    Ok(bytes)
+}
+
+/// Nothing is resumed: a copy is quick, and what was there may be anything.
+fn copy_whole(
+    url: &str,
+    path: &std::path::Path,
+    file: &mut File,
+    size: u64,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), HttpError> {
+    let (mut source, length) = open_in_folder(url, path)?;
+    if length != size {
+        return Err(HttpError::Size { url: url.to_owned(), have: length, want: size });
+    }
+    restart(file)?;
+    copy(url, &mut source, file, 0, size, progress)
 }
 
 fn restart(file: &mut File) -> Result<u64, HttpError> {

@@ -21,6 +21,14 @@ const SUITES: [&str; 12] = [
     "unstable",
 ];
 
+/// In an archive of ours: what comes from the main archive.
+const MAIN_FOLDER: &str = "debian";
+/// And what from the security archive.
+const SECURITY_FOLDER: &str = "debian-security";
+
+/// How a mirror's address may begin. A folder needs its whole path.
+const UNDERSTOOD: [&str; 3] = ["http://", "https://", "file:///"];
+
 /// Base addresses, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirrors {
@@ -42,10 +50,12 @@ impl Mirrors {
                 hits.next().map(|source| source.uri.clone())
             };
             match given.map(str::to_owned).or_else(from_apt) {
-                Some(uri) if uri.starts_with("http://") || uri.starts_with("https://") => {
+                Some(uri) if UNDERSTOOD.iter().any(|scheme| uri.starts_with(scheme)) => {
                     Ok(uri.trim_end_matches('/').to_owned())
                 }
-                Some(uri) => bail!("mirror {uri:?}: only http:// and https:// are understood; use {flag}"),
+                Some(uri) => {
+                    bail!("mirror {uri:?}: only http://, https:// and file:///… are understood; use {flag}")
+                }
                 None => bail!(
                     "no Debian mirror: the apt configuration in {etc_apt} names none; give one with {flag} URL or {variable}=URL"
                 ),
@@ -57,10 +67,27 @@ impl Mirrors {
         })
     }
 
+    /// Those in an archive of `cargo xtask lock --archive`, which lies at an absolute path.
+    #[must_use]
+    pub fn in_archive(archive: &Utf8Path) -> Self {
+        let folder = |name: &str| format!("file://{}", super::cache::escape(archive.join(name).as_str()));
+        Mirrors { main: folder(MAIN_FOLDER), security: folder(SECURITY_FOLDER) }
+    }
+
     /// The mirror that serves a suite.
     pub fn for_suite(&self, suite: &str) -> &str {
-        if suite.ends_with("-security") { &self.security } else { &self.main }
+        if is_security(suite) { &self.security } else { &self.main }
     }
+}
+
+/// The folder of an archive of ours that is laid out as a mirror of the suite's archive.
+#[must_use]
+pub fn archive_folder(suite: &str) -> &'static str {
+    if is_security(suite) { SECURITY_FOLDER } else { MAIN_FOLDER }
+}
+
+fn is_security(suite: &str) -> bool {
+    suite.ends_with("-security")
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -199,7 +226,7 @@ mod tests {
             Err("--mirror URL or KONTOR_MIRROR=URL"),
         );
         check(&[("sources.list", "deb http://m.example trixie main\n")], Err("--mirror-security URL"));
-        check(&[("sources.list", "deb file:/srv trixie main\n")], Err("only http://"));
+        check(&[("sources.list", "deb ftp://m.example trixie main\n")], Err("only http://"));
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! is read before its hash or signature was right.
 
 pub mod cache;
+pub mod consistency;
 pub mod http;
 pub mod index;
+pub mod keep;
 pub mod lock_file;
 pub mod mirrors;
 mod progress;
+pub mod prune;
 pub mod relation;
 pub mod release;
 pub mod repository;

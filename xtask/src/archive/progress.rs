@@ -1,4 +1,4 @@
-//! The progress of downloads: one bar on a terminal, one summary line elsewhere.
+//! The progress of downloads and copies: one bar on a terminal, one summary line elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,10 +41,10 @@ impl Progress {
         result
     }
 
-    /// Ends the bar with the one line that stays.
-    pub(crate) fn finish(&self, elapsed: Duration) {
+    /// Ends the bar with the one line that stays; `done` is what was done with the packages.
+    pub(crate) fn finish(&self, done: &str, elapsed: Duration) {
         self.bar.finish_and_clear();
         let (files, size) = (self.files, HumanBytes(self.total));
-        eprintln!("downloaded {files} packages, {size} in {:.1} s", elapsed.as_secs_f64());
+        eprintln!("{done} {files} packages, {size} in {:.1} s", elapsed.as_secs_f64());
     }
 }

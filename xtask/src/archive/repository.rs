@@ -1,13 +1,14 @@
 //! The archive as a whole: verified release files and indices of every suite, and what locks are made from.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::cache::Cache;
+use super::consistency::{self, Misfit};
 use super::http::HttpError;
 use super::index::Index;
 use super::lock_file::{LockFile, LockedPackage};
@@ -41,6 +42,37 @@ pub struct Archive {
     pub index: Index,
     /// Suite → when its release file was made.
     pub made_at: BTreeMap<String, i64>,
+}
+
+/// A signed release file and the indexes it vouches for.
+#[derive(Debug)]
+pub struct Evidence {
+    /// The text of `InRelease`.
+    pub release: String,
+    /// When it was made (ISO 8601).
+    pub date: String,
+    /// Path below the suite's folder, and the file in the cache.
+    pub indexes: Vec<(String, Utf8PathBuf)>,
+    /// SHA-256 of every package that the indexes name.
+    pub vouched: HashSet<String>,
+}
+
+fn gathered(cache: &Cache, base: &str, text: String, release: &Release) -> Result<Evidence> {
+    let mut evidence = Evidence {
+        release: text,
+        date: format_date(release.made_at),
+        indexes: Vec::new(),
+        vouched: HashSet::new(),
+    };
+    for component in COMPONENTS {
+        let (file, path) = index_file(cache, base, release, component)?;
+        let hashes = unpacked(&file)?;
+        evidence
+            .vouched
+            .extend(hashes.lines().filter_map(|line| line.strip_prefix("SHA256: ")).map(str::to_owned));
+        evidence.indexes.push((path, file));
+    }
+    Ok(evidence)
 }
 
 impl Repository {
@@ -88,10 +120,29 @@ impl Repository {
         let release = Release::verify(&text, &self.keys).with_context(|| url.clone())?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64);
         release.check(suite, now, cache.stale_is_fine()).with_context(|| url.clone())?;
+        let kept = cache.release_path(suite, &format_date(release.made_at));
+        std::fs::write(&kept, &text).with_context(|| format!("writing {kept}"))?;
         if release.valid_until.is_some_and(|end| end < now) {
             eprintln!("warning: the release file of {suite} is past its date: security fixes may be missing");
         }
         Ok(release)
+    }
+
+    /// What proves the packages of a suite: the release file made at `date` if it can still be had, else the mirror's
+    /// present one, and the indexes that it vouches for.
+    pub fn evidence(&self, cache: &Cache, suite: &str, date: &str) -> Result<Evidence> {
+        let mirrors = cache.mirrors()?;
+        let base = format!("{}/dists/{suite}", mirrors.for_suite(suite));
+        let kept = cache.release_path(suite, date);
+        if let Ok(text) = std::fs::read_to_string(&kept)
+            && let Ok(release) = Release::verify(&text, &self.keys)
+            && let Ok(evidence) = gathered(cache, &base, text, &release)
+        {
+            return Ok(evidence);
+        }
+        let release = self.release(cache, &base, suite)?;
+        let text = std::fs::read_to_string(cache.release_path(suite, &format_date(release.made_at)))?;
+        gathered(cache, &base, text, &release)
     }
 
     /// Resolves every declared set.
@@ -112,28 +163,65 @@ impl Repository {
         self.relock_from(&archive, lock, sources)
     }
 
-    /// [`Repository::relock_sources`] from an archive state at hand.
+    /// [`Repository::relock_sources`] from an archive state at hand. What stays must fit what is new: where it does not, its
+    /// sources are renewed, too.
     pub fn relock_from(&self, archive: &Archive, lock: &mut LockFile, sources: &[&str]) -> Result<()> {
-        let sources: HashSet<&str> = sources.iter().copied().collect();
+        let mut sources: BTreeSet<String> = sources.iter().map(|source| (*source).to_owned()).collect();
+        loop {
+            let mut renewed = lock.clone();
+            let misfits = self.relock_once(archive, &mut renewed, &sources)?;
+            let Some(first) = misfits.first() else {
+                *lock = renewed;
+                return Ok(());
+            };
+            let before = sources.len();
+            sources.extend(misfits.iter().flat_map(|misfit| misfit.sources.clone()));
+            ensure!(
+                sources.len() > before,
+                "the packages asked for do not fit those that stay: {}; run `cargo xtask lock` without --package",
+                first.why
+            );
+            eprintln!("note: {}: renewing that, too", first.why);
+        }
+    }
+
+    /// Renews these sources in every set that has them; what does not fit then.
+    fn relock_once(
+        &self,
+        archive: &Archive,
+        lock: &mut LockFile,
+        sources: &BTreeSet<String>,
+    ) -> Result<Vec<Misfit>> {
         let names: Vec<String> = lock.sets().map(|(name, _)| name.to_owned()).collect();
+        let mut misfits = Vec::new();
         for name in names {
             let old = lock.set(&name)?;
-            if !old.iter().any(|package| sources.contains(package.source.as_str())) {
+            if !old.iter().any(|package| sources.contains(&package.source)) {
                 continue;
             }
             let Some(declaration) = self.declared.get(&name) else {
                 bail!("the lock has a set {name:?} that nothing declares: run `cargo xtask lock`")
             };
             let current = resolve(&archive.index, &name, declaration)?;
-            let kept: Vec<LockedPackage> =
-                old.iter().filter(|p| !sources.contains(p.source.as_str())).cloned().collect();
-            let names: HashSet<&str> = kept.iter().map(|p| p.name.as_str()).collect();
-            let new: Vec<LockedPackage> =
-                current.into_iter().filter(|p| !names.contains(p.name.as_str())).collect();
-            lock.replace(&name, kept.iter().cloned().chain(new).collect());
+            let mut mixed: Vec<LockedPackage> =
+                old.iter().filter(|package| !sources.contains(&package.source)).cloned().collect();
+            let kept: HashSet<String> = mixed.iter().map(|package| package.name.clone()).collect();
+            mixed.extend(current.into_iter().filter(|package| !kept.contains(&package.name)));
+            misfits.extend(misfits_of(&archive.index, declaration, &mixed)?);
+            lock.replace(&name, mixed);
         }
-        Ok(())
+        Ok(misfits)
     }
+}
+
+/// What does not fit in a set; packages that are taken without their dependencies do not count.
+fn misfits_of(index: &Index, declaration: &Declaration, set: &[LockedPackage]) -> Result<Vec<Misfit>> {
+    let names: Vec<&str> = declaration.closure.iter().map(String::as_str).collect();
+    let excluded: HashSet<&str> = declaration.exclude.iter().map(String::as_str).collect();
+    let closure = resolver::resolve(index, &names, &excluded)?;
+    let closure: HashSet<String> =
+        closure.into_iter().map(|number| index.package(number).name.clone()).collect();
+    consistency::misfits(index, set, &closure, &excluded)
 }
 
 fn resolve(index: &Index, name: &str, declaration: &Declaration) -> Result<Vec<LockedPackage>> {
@@ -155,26 +243,38 @@ fn step_back(suite: &str, locked: &str, made_at: i64) -> Option<String> {
 }
 
 fn packages(cache: &Cache, base: &str, release: &Release, component: &str) -> Result<String> {
+    unpacked(&index_file(cache, base, release, component)?.0)
+}
+
+/// The compressed index of a component, verified, and its path below the suite's folder.
+fn index_file(
+    cache: &Cache,
+    base: &str,
+    release: &Release,
+    component: &str,
+) -> Result<(Utf8PathBuf, String)> {
     let folder = format!("{component}/binary-{ARCHITECTURE}");
     let path = format!("{folder}/Packages.xz");
     let (sha256, size) =
         release.files.get(&path).with_context(|| format!("the release file lists no {path}"))?;
-    let plain = format!("{base}/{path}");
-    let hashed = format!("{base}/{folder}/by-hash/SHA256/{sha256}");
-    let url = if release.by_hash { &hashed } else { &plain };
-    let file = match cache.file("index", url, sha256, *size) {
-        // Not every mirror keeps the by-hash folders that the release file promises.
-        Err(error) if release.by_hash && is_not_found(&error) => {
-            cache.file("index", &plain, sha256, *size)?
+    let hashed = format!("{folder}/by-hash/SHA256/{sha256}");
+    if release.by_hash {
+        match cache.file("index", &format!("{base}/{hashed}"), sha256, *size) {
+            // Not every mirror keeps the by-hash folders that the release file promises.
+            Err(error) if is_not_found(&error) => {}
+            result => return Ok((result?, hashed)),
         }
-        result => result?,
-    };
-    let compressed = std::fs::read(&file).with_context(|| format!("reading {file}"))?;
+    }
+    Ok((cache.file("index", &format!("{base}/{path}"), sha256, *size)?, path))
+}
+
+fn unpacked(file: &Utf8Path) -> Result<String> {
+    let compressed = std::fs::read(file).with_context(|| format!("reading {file}"))?;
     let mut text = String::new();
     liblzma::read::XzDecoder::new_multi_decoder(compressed.as_slice())
         .take(INDEX_LIMIT)
         .read_to_string(&mut text)
-        .with_context(|| format!("unpacking {url}"))?;
+        .with_context(|| format!("unpacking {file}"))?;
     Ok(text)
 }
 

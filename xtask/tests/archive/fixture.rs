@@ -10,6 +10,7 @@ use pgp::types::Password;
 use sha2::{Digest, Sha256};
 use xtask::archive::cache::{Cache, FetchOptions};
 use xtask::archive::http::Client;
+use xtask::archive::keep::{Archive, Kept};
 use xtask::archive::lock_file::LockFile;
 use xtask::archive::repository::Repository;
 
@@ -154,6 +155,12 @@ impl Fixture {
         let lock = repository.lock(&archive, &self.rootfs().join("packages.lock"))?;
         lock.save()?;
         Ok(lock)
+    }
+
+    /// Keeps what the lock names in the folder `kept`.
+    pub(crate) fn keep(&self, lock: &LockFile) -> anyhow::Result<Kept> {
+        let archive = Archive::open(&self.path("kept"), &[])?;
+        archive.keep(lock, &self.rootfs().join("keys"), &Repository::load(&self.rootfs())?, &self.cache())
     }
 
     /// Every file of the cache that has its final name.
