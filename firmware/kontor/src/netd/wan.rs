@@ -187,8 +187,13 @@ impl Wan {
         self.change.take()
     }
 
-    /// When [`Self::turn`] is due without a packet.
+    /// When [`Self::turn`] is due without a packet: at once while nobody has taken a change. One that comes
+    /// about in [`Self::follow`], after the kernel was settled, would else wait for the next event, and the
+    /// office for its way out.
     pub(crate) fn next_at(&self) -> Option<Instant> {
+        if self.change.is_some() {
+            return Some(Instant::now());
+        }
         let active = self.active.as_ref()?;
         let client = active.client.poll_timeout();
         let probe = active.probe.as_ref().map(Probe::next_at);
@@ -357,4 +362,19 @@ fn wall_clock_s() -> u64 {
 /// Different from start to start; no secret.
 fn seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_nobody_has_taken_is_due_at_once() {
+        let mut wan = Wan::new();
+        assert_eq!(wan.next_at(), None);
+        wan.change = Some(None);
+        assert!(wan.next_at().is_some_and(|at| at <= Instant::now()));
+        wan.take_change();
+        assert_eq!(wan.next_at(), None);
+    }
 }
