@@ -3,7 +3,7 @@
 //! Nothing is unpacked here and no maintainer script is read. Paths that leave the package's root are refused.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Write};
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8Path;
@@ -72,7 +72,19 @@ pub fn entries(deb: impl AsRef<Utf8Path>, mut each: impl FnMut(Entry) -> Result<
     read(BufReader::with_capacity(1 << 17, file), &mut each).with_context(|| format!("package {deb}"))
 }
 
+/// Writes the package's data member, decompressed.
+pub fn data(deb: impl AsRef<Utf8Path>, output: &mut impl Write) -> Result<()> {
+    let deb = deb.as_ref();
+    let file = File::open(deb).with_context(|| format!("opening {deb}"))?;
+    let copy = |_: &str, mut data: Box<dyn Read + '_>| Ok(std::io::copy(&mut data, output).map(drop)?);
+    with_data(BufReader::with_capacity(1 << 17, file), copy).with_context(|| format!("package {deb}"))
+}
+
 fn read(reader: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
+    with_data(reader, |name, data| read_tar(data, each).with_context(|| format!("member {name}")))
+}
+
+fn with_data(reader: impl Read, then: impl FnOnce(&str, Box<dyn Read + '_>) -> Result<()>) -> Result<()> {
     let mut archive = ar::Archive::new(reader);
     let mut first = true;
     while let Some(member) = archive.next_entry() {
@@ -83,7 +95,7 @@ fn read(reader: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result
         }
         if name.starts_with("data.tar") {
             let data = decompress(&name, member)?;
-            return read_tar(data, each).with_context(|| format!("member {name}"));
+            return then(&name, data);
         }
     }
     bail!("no data.tar member: not a Debian package, or truncated")
@@ -101,7 +113,10 @@ fn decompress<'a>(name: &str, member: impl Read + 'a) -> Result<Box<dyn Read + '
     Ok(match name {
         "data.tar" => Box::new(member),
         "data.tar.gz" => Box::new(flate2::read::GzDecoder::new(member)),
-        "data.tar.xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(member)),
+        // Large packages are compressed in blocks, which are decompressed at the same time.
+        "data.tar.xz" => {
+            Box::new(liblzma::bufread::XzDecoder::new_parallel(BufReader::with_capacity(1 << 17, member)))
+        }
         "data.tar.zst" => Box::new(zstd::Decoder::new(member)?),
         other => bail!("member {other}: unknown compression"),
     })

@@ -15,31 +15,72 @@ use crate::deb::{self, Entry, Kind};
 /// The name under which declarations appear as an origin.
 const DECLARED: &str = "base.toml";
 
+/// What a package puts into the tree, in its order.
+#[derive(Debug)]
+pub struct PackageFiles {
+    package: String,
+    files: Vec<(String, Placed)>,
+}
+
+#[derive(Debug)]
+enum Placed {
+    Node(Node),
+    /// Another name of a file of the tree.
+    Link(String),
+}
+
+impl PackageFiles {
+    /// Reads a package, less what is dropped. Packages can be read at the same time.
+    ///
+    /// # Errors
+    /// When the package cannot be read.
+    pub fn read(package: &str, deb: &Utf8Path, unpack: &Unpack) -> Result<Self> {
+        // A hard link may come to a file that is dropped under its first name.
+        let mut dropped: BTreeMap<String, Node> = BTreeMap::new();
+        let mut files = Vec::new();
+        deb::entries(deb, |entry| {
+            let wanted =
+                !glob::any_matches(&unpack.drop, &entry.path) || glob::any_matches(&unpack.keep, &entry.path);
+            let path = entry.path.clone();
+            let placed = match (&entry.kind, wanted) {
+                (Kind::Hardlink { target }, true) => match dropped.get(target) {
+                    Some(node) => Placed::Node(node.clone()),
+                    None => Placed::Link(target.clone()),
+                },
+                (_, true) => Placed::Node(node(entry, package)?),
+                (Kind::File { .. }, false) => {
+                    dropped.insert(path, node(entry, package)?);
+                    return Ok(());
+                }
+                (_, false) => return Ok(()),
+            };
+            files.push((path, placed));
+            Ok(())
+        })?;
+        Ok(Self { package: package.to_owned(), files })
+    }
+
+    /// Puts the package's files into the tree.
+    ///
+    /// # Errors
+    /// When they conflict with what is there.
+    pub fn add_to(self, tree: &mut Tree) -> Result<()> {
+        for (path, placed) in self.files {
+            match placed {
+                Placed::Node(node) => tree.insert(&path, node)?,
+                Placed::Link(target) => tree.hard_link(&path, &target, &self.package)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Puts a package's files into the tree, less what is dropped.
 ///
 /// # Errors
 /// When the package cannot be read, or conflicts with what is there.
 pub fn add_package(tree: &mut Tree, package: &str, deb: &Utf8Path, unpack: &Unpack) -> Result<()> {
-    // A hard link may come to a file that is dropped under its first name.
-    let mut dropped: BTreeMap<String, Node> = BTreeMap::new();
-    deb::entries(deb, |entry| {
-        let wanted =
-            !glob::any_matches(&unpack.drop, &entry.path) || glob::any_matches(&unpack.keep, &entry.path);
-        let path = entry.path.clone();
-        match (&entry.kind, wanted) {
-            (Kind::Hardlink { target }, true) => match dropped.get(target) {
-                Some(node) => tree.insert(&path, node.clone()),
-                None => tree.hard_link(&path, target, package),
-            },
-            (Kind::Hardlink { .. }, false) => Ok(()),
-            (_, true) => tree.insert(&path, node(entry, package)?),
-            (Kind::File { .. }, false) => {
-                dropped.insert(path, node(entry, package)?);
-                Ok(())
-            }
-            (_, false) => Ok(()),
-        }
-    })
+    PackageFiles::read(package, deb, unpack)?.add_to(tree)
 }
 
 fn node(entry: Entry, package: &str) -> Result<Node> {

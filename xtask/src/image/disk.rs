@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use kontor_boot::gpt::{Entry, SECTOR, Table};
 use kontor_boot::partition::{BOOTSTATE_SIZE, Guid, LAYOUT, PartitionKind, SEED_SIZE};
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek64};
 use sha2::{Digest, Sha256};
 
 use super::declaration::PartitionSizes;
@@ -134,6 +136,19 @@ pub fn write(
     Ok(())
 }
 
+/// Writes a partition's content to a file, sparsely.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_file(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.set_len(bytes.len() as u64)?;
+        write_sparse(&mut file, 0, &mut &*bytes)
+    };
+    write().with_context(|| format!("cannot write {path}"))
+}
+
 fn fill(
     file: &mut File,
     table: &Table,
@@ -217,11 +232,51 @@ fn write_content(file: &mut File, entry: &Entry, content: &Content) -> Result<()
             write_sparse(file, entry.offset(), &mut bytes.as_slice())
         }
         Content::File(path) => {
-            let mut source = File::open(path).with_context(|| format!("cannot open {path}"))?;
+            let source = File::open(path).with_context(|| format!("cannot open {path}"))?;
             let length = source.metadata()?.len();
             ensure!(length <= entry.length(), "{length} bytes do not fit into {}", entry.length());
-            write_sparse(file, entry.offset(), &mut source)
+            copy_data(file, entry.offset(), &source).with_context(|| format!("copying {path}"))
         }
+    }
+}
+
+/// Copies what `source` holds; its holes are not even read.
+fn copy_data(file: &mut File, offset: u64, source: &File) -> Result<()> {
+    each_extent(source, |start, data| write_sparse(file, offset + start, data))
+}
+
+/// Copies what a file holds, less its holes.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_data(path: &Utf8Path, output: &mut impl Write) -> Result<()> {
+    let source = File::open(path).with_context(|| format!("cannot open {path}"))?;
+    each_extent(&source, |_, data| Ok(std::io::copy(data, output).map(drop)?))
+        .with_context(|| format!("cannot read {path}"))
+}
+
+/// Calls `each` with the place and the bytes of everything between two holes.
+fn each_extent(
+    source: &File,
+    mut each: impl FnMut(u64, &mut std::io::Take<&File>) -> Result<()>,
+) -> Result<()> {
+    let mut end = 0;
+    while let Some(start) = seek(source, end, Whence::SeekData)? {
+        // The end of a file counts as a hole.
+        end = seek(source, start, Whence::SeekHole)?.context("no end of data")?;
+        let mut reader = source;
+        reader.seek(SeekFrom::Start(start))?;
+        each(start, &mut reader.take(end - start))?;
+    }
+    Ok(())
+}
+
+/// `None` when there is nothing of that kind any more.
+fn seek(file: &File, from: u64, whence: Whence) -> Result<Option<u64>> {
+    match lseek64(file, from.try_into()?, whence) {
+        Ok(at) => Ok(Some(at.try_into()?)),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -295,6 +350,21 @@ mod tests {
         let bytes = std::fs::read(path).unwrap();
         let at = usize::try_from(table.find(PartitionKind::Seed).unwrap().offset()).unwrap();
         assert_eq!(&bytes[at..at + 6], b"seed\0\0");
+    }
+
+    #[test]
+    fn files_are_copied_with_their_holes() {
+        let source = tempfile::NamedTempFile::new().unwrap();
+        source.as_file().set_len(6 << 20).unwrap();
+        for at in [0, 3 << 20, (6 << 20) - 4] {
+            std::os::unix::fs::FileExt::write_all_at(source.as_file(), b"data", at).unwrap();
+        }
+        let content = Content::File(Utf8PathBuf::from_path_buf(source.path().to_owned()).unwrap());
+        let (_directory, path, result) = image(&[(PartitionKind::SlotA, content)]);
+        result.unwrap();
+        let bytes = std::fs::read(path).unwrap();
+        let at = usize::try_from(layout(&SIZES).find(PartitionKind::SlotA).unwrap().offset()).unwrap();
+        assert!(bytes[at..at + (6 << 20)] == std::fs::read(source.path()).unwrap());
     }
 
     #[test]

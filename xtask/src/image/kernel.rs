@@ -1,25 +1,22 @@
-//! The kernel package: its image and modules unpacked, indexed by depmod, and cut down to what a board needs.
-
-use std::io::Read;
+//! The kernel package unpacked as a whole and indexed by depmod, and the modules chosen for a board.
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::module_file::slimmed;
-use super::modules::{Module, ModuleIndex};
+use super::kernel_archive::KernelArchive;
 use super::process::run;
 use super::tree::{Node, NodeKind, Tree};
 use crate::deb::{self, Kind};
 use crate::tools::Tools;
 
 /// What must be loaded before the base can be mounted.
-const EARLY: &str = "erofs";
+pub(super) const EARLY: &str = "erofs";
 /// depmod's indexes that the box reads; the binary ones are for libkmod, which it has not.
 const INDEXES: [&str; 4] = ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin"];
 /// Where depmod looks below its base directory.
-const MODULES: &str = "lib/modules";
+pub(super) const MODULES: &str = "lib/modules";
 
-/// An unpacked and indexed kernel.
+/// A kernel with all its modules, unpacked and indexed, as peers of the benchmarks have it.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     directory: Utf8PathBuf,
@@ -64,50 +61,9 @@ impl Kernel {
     pub fn image(&self) -> Utf8PathBuf {
         self.directory.join("vmlinuz")
     }
-
-    /// Copies the wanted modules and all they need, uncompressed and with indexes of their own, into `out`.
-    ///
-    /// # Errors
-    /// When the kernel has no module of a wanted name.
-    pub fn select(&self, wanted: &[String], out: &Utf8Path, tools: &Tools) -> Result<()> {
-        let modules = self.modules();
-        let read = |name: &str| read_text(&modules.join(name));
-        let index = ModuleIndex::parse(
-            &read("modules.dep")?,
-            &read("modules.softdep")?,
-            &read("modules.alias")?,
-            &read("modules.builtin")?,
-        );
-        let target = out.join(MODULES).join(&self.version);
-        for module in index.closure(wanted)? {
-            write(&target.join(&module.path), &self.uncompressed(&module)?)?;
-        }
-        for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-            std::fs::copy(modules.join(name), target.join(name))
-                .with_context(|| format!("cannot copy {name}"))?;
-        }
-        depmod(out, &self.version, tools)?;
-        let early = index.load_order(&[EARLY.to_owned()])?;
-        let paths: Vec<&str> = early.iter().map(|module| module.path.as_str()).collect();
-        write(&out.join("early"), paths.join("\n").as_bytes())
-    }
-
-    fn modules(&self) -> Utf8PathBuf {
-        self.directory.join(MODULES).join(&self.version)
-    }
-
-    fn uncompressed(&self, module: &Module) -> Result<Vec<u8>> {
-        let path = self.modules().join(format!("{}.xz", module.path));
-        let compressed = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-        let mut bytes = Vec::new();
-        liblzma::read::XzDecoder::new(compressed.as_slice())
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("cannot decompress {path}"))?;
-        Ok(slimmed(bytes))
-    }
 }
 
-/// Modules chosen by [`Kernel::select`].
+/// Modules chosen by [`KernelArchive::select`].
 #[derive(Debug, Clone)]
 pub struct Selection {
     directory: Utf8PathBuf,
@@ -115,9 +71,9 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Opens a directory made by [`Kernel::select`].
+    /// Opens a directory made by [`KernelArchive::select`].
     #[must_use]
-    pub fn open(directory: Utf8PathBuf, kernel: &Kernel) -> Self {
+    pub fn open(directory: Utf8PathBuf, kernel: &KernelArchive) -> Self {
         Self { directory, version: kernel.version.clone() }
     }
 
@@ -166,7 +122,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn depmod(base: &Utf8Path, version: &str, tools: &Tools) -> Result<()> {
+pub(super) fn depmod(base: &Utf8Path, version: &str, tools: &Tools) -> Result<()> {
     let mut command = tools.command("depmod")?;
     command.args(["-b", base.as_str(), version]);
     run(command).map(drop)
@@ -200,7 +156,7 @@ fn files_below(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     Ok(found)
 }
 
-fn write(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     let directory = path.parent().unwrap_or(Utf8Path::new("."));
     std::fs::create_dir_all(directory).with_context(|| format!("cannot create {directory}"))?;
     std::fs::write(path, bytes).with_context(|| format!("cannot write {path}"))

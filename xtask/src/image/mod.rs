@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use camino::Utf8PathBuf;
 use kontor_boot::{BootState, PartitionKind};
 
@@ -33,6 +33,7 @@ pub mod glob;
 pub mod grub;
 pub mod initramfs;
 pub mod kernel;
+pub mod kernel_archive;
 pub mod module_file;
 pub mod modules;
 pub mod plan;
@@ -111,7 +112,7 @@ pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
     let measured = files.measured(&built.plan.product)?;
     budget::check(&measured)?;
     let began = Instant::now();
-    disk::write(&built.plan.output, &built.plan.table, &files.bios_boot()?, &built.contents(&files)?)?;
+    disk::write(&built.plan.output, &built.plan.table, &files.bios_boot()?, &built.contents(&files))?;
     built.steps.say(format_args!(
         "disk: done in {:.1} s: {}",
         began.elapsed().as_secs_f32(),
@@ -179,11 +180,9 @@ impl Build {
         Ok(program)
     }
 
-    fn contents(&self, files: &ReleaseFiles) -> Result<Vec<(PartitionKind, Content)>> {
-        let esp =
-            self.plan.table.find(PartitionKind::Esp).context("no EFI system partition in the layout")?;
+    fn contents(&self, files: &ReleaseFiles) -> Vec<(PartitionKind, Content)> {
         let mut contents = vec![
-            (PartitionKind::Esp, Content::Bytes(esp::esp(esp.length(), &files.boot_loader()?)?)),
+            (PartitionKind::Esp, Content::File(files.esp_image())),
             (PartitionKind::BootState, Content::Bytes(bootstate::bootstate(&BootState::fresh()))),
             (PartitionKind::SlotA, Content::File(files.slot_image())),
             (PartitionKind::SlotB, Content::File(files.slot_image())),
@@ -192,7 +191,7 @@ impl Build {
         if let Some(seed) = &self.plan.seed {
             contents.push((PartitionKind::Seed, Content::Bytes(seed.clone())));
         }
-        Ok(contents)
+        contents
     }
 }
 

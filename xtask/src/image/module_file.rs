@@ -46,14 +46,25 @@ fn unsigned_length(bytes: &[u8]) -> usize {
     length().unwrap_or(bytes.len())
 }
 
-/// A section to be emptied: where its header and its content are.
-struct Useless {
+/// The content of a section, if the file is understood and has it.
+#[must_use]
+pub fn section<'a>(bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let found = sections(bytes, &[name])?;
+    bytes.get(found.first()?.content.clone())
+}
+
+fn useless_sections(bytes: &[u8]) -> Option<Vec<Section>> {
+    sections(bytes, &USELESS)
+}
+
+/// Where a section's header and its content are.
+struct Section {
     header: usize,
     content: std::ops::Range<usize>,
 }
 
-/// `None` when the file is no ELF64 file in little-endian order, or damaged.
-fn useless_sections(bytes: &[u8]) -> Option<Vec<Useless>> {
+/// The sections of these names. `None` when the file is no ELF64 file in little-endian order, or damaged.
+fn sections(bytes: &[u8], wanted: &[&[u8]]) -> Option<Vec<Section>> {
     if bytes.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
@@ -71,8 +82,8 @@ fn useless_sections(bytes: &[u8]) -> Option<Vec<Useless>> {
         let header = header(index)?;
         let at = usize::try_from(word(bytes, header)?).ok()?;
         let name = names.get(at..)?.split(|byte| *byte == 0).next()?;
-        if USELESS.contains(&name) {
-            found.push(Useless { header, content: content(header)? });
+        if wanted.contains(&name) {
+            found.push(Section { header, content: content(header)? });
         }
     }
     Some(found)
@@ -138,6 +149,8 @@ mod tests {
         let sections = useless_sections(&slim).unwrap();
         assert!(sections.iter().all(|section| section.content.is_empty()));
         assert_eq!(slimmed(slim.clone()), slim);
+        assert_eq!(section(&module(), b".text"), Some(&b"code"[..]));
+        assert_eq!(section(&module(), b".data"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Kernel modules: which of the kernel package's thousands go into the image, and in which order early ones load.
 //!
-//! Follows modules.dep, modules.softdep and the aliases softdeps use. A name no module and no builtin has is an
+//! Follows dependencies, soft dependencies and the aliases those use, as depmod's indexes or the modules themselves say. A name no module and no builtin has is an
 //! error: a driver that silently went missing is a dead network card in the field.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,35 @@ pub struct ModuleIndex {
     builtin: BTreeSet<String>,
 }
 
-#[derive(Debug, Default, Clone)]
+/// What a module says of itself (its `.modinfo` section).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct ModuleInfo {
+    needs: Vec<String>,
+    soft: SoftDependencies,
+    aliases: Vec<String>,
+}
+
+impl ModuleInfo {
+    /// From the section: `key=value`, each ended by a zero byte.
+    #[must_use]
+    pub fn parse(section: &[u8]) -> Self {
+        let mut info = Self::default();
+        for field in section.split(|byte| *byte == 0) {
+            let field = String::from_utf8_lossy(field);
+            match field.split_once('=') {
+                Some(("depends", names)) => {
+                    info.needs.extend(names.split(',').filter(|name| !name.is_empty()).map(underscored));
+                }
+                Some(("softdep", wishes)) => info.soft.extend(wishes.split_whitespace()),
+                Some(("alias", pattern)) => info.aliases.push(underscored(pattern)),
+                _ => {}
+            }
+        }
+        info
+    }
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct SoftDependencies {
     before: Vec<String>,
     after: Vec<String>,
@@ -63,6 +91,62 @@ impl ModuleIndex {
         }
         index.builtin = builtin.lines().map(module_name).collect();
         index
+    }
+
+    /// Only what must be known about the wanted modules; `read` says what modules at some paths say of themselves.
+    /// `paths` and `builtin` are as in [`Self::parse`].
+    ///
+    /// # Errors
+    /// When a wanted name is neither a module nor built into the kernel, and those of `read`.
+    pub fn explore<'a>(
+        paths: impl Iterator<Item = &'a str>,
+        builtin: &str,
+        wanted: &[String],
+        read: impl Fn(&[String]) -> Result<Vec<ModuleInfo>>,
+    ) -> Result<Self> {
+        let paths = paths.map(|path| (module_name(path), path.to_owned())).collect();
+        let builtin = builtin.lines().map(module_name).collect();
+        let mut index = Self { paths, builtin, ..Self::default() };
+        loop {
+            let order = index.load_order(wanted)?;
+            let unknown: Vec<String> = index.unknown(&order).into_iter().collect();
+            if unknown.is_empty() {
+                return Ok(index);
+            }
+            let paths: Vec<String> = unknown.iter().map(|name| index.paths[name].clone()).collect();
+            for (name, info) in unknown.into_iter().zip(read(&paths)?) {
+                index.aliases.extend(info.aliases.into_iter().map(|alias| (alias, name.clone())));
+                index.soft.insert(name.clone(), info.soft);
+                index.needs.insert(name, info.needs);
+            }
+        }
+    }
+
+    /// Modules that must be read before this order can be trusted.
+    fn unknown(&self, order: &[Module]) -> BTreeSet<String> {
+        let is_unknown = |name: &String| self.paths.contains_key(name) && !self.needs.contains_key(name);
+        let mut unknown: BTreeSet<String> =
+            order.iter().map(|module| module.name.clone()).filter(is_unknown).collect();
+        let soft = order.iter().filter_map(|module| self.soft.get(&module.name));
+        for wish in soft.flat_map(|soft| soft.before.iter().chain(&soft.after)) {
+            if self.resolve(wish).is_empty() {
+                let likely: Vec<String> = self.likely(wish).into_iter().filter(is_unknown).collect();
+                let all = || self.paths.keys().filter(|name| is_unknown(name)).cloned().collect();
+                unknown.extend(if likely.is_empty() { all() } else { likely });
+            }
+        }
+        unknown
+    }
+
+    /// Modules that may have this alias. In the kernel's softdeps aliases are names of algorithms, of which there may
+    /// be several implementations, or `bus:name` for the driver of that name.
+    fn likely(&self, wish: &str) -> Vec<String> {
+        let wish = underscored(wish);
+        if let Some((_, name)) = wish.split_once(':') {
+            return vec![name.to_owned()];
+        }
+        let is_algorithm = |path: &str| path.contains("/crypto/") || path.starts_with("kernel/lib/");
+        self.paths.iter().filter(|(_, path)| is_algorithm(path)).map(|(name, _)| name.clone()).collect()
     }
 
     /// The wanted modules and everything they need, in path order.
@@ -105,7 +189,7 @@ impl ModuleIndex {
         for before in soft.before.iter().flat_map(|wish| self.resolve(wish)) {
             self.visit(&before, seen, order);
         }
-        for need in &self.needs[name] {
+        for need in self.needs.get(name).into_iter().flatten() {
             self.visit(need, seen, order);
         }
         order.push(Module { name: name.to_owned(), path: path.clone() });
@@ -227,5 +311,44 @@ alias crc32c crc32c_intel
                 "kernel/lib/libcrc32c.ko"
             ]
         );
+    }
+
+    /// What the modules of the same kernel say of themselves.
+    fn info(path: &str) -> ModuleInfo {
+        let text: &[u8] = match module_name(path).as_str() {
+            "erofs" => b"license=GPL\0depends=libcrc32c\0",
+            "libcrc32c" => b"softdep=pre: crc32c\0depends=\0",
+            "crc32c_generic" => b"alias=crypto-crc32c-generic\0alias=crc32c\0depends=\0",
+            "crc32c_intel" => b"alias=crc32c\0depends=\0",
+            "uas" => b"depends=usb-storage,scsi_mod\0",
+            "usb_storage" => b"depends=scsi_mod\0",
+            "r8169" => b"softdep=pre: realtek\0depends=\0",
+            "ipmi_msghandler" => b"softdep=post: ipmi_devintf\0",
+            "ipmi_devintf" => b"depends=ipmi_msghandler\0softdep=pre: platform:nobody\0",
+            _ => b"",
+        };
+        ModuleInfo::parse(text)
+    }
+
+    #[test]
+    fn modules_themselves_say_the_same_as_the_indexes() {
+        let paths = || DEP.lines().map(|line| line.split(".xz").next().unwrap());
+        for wanted in ["erofs", "uas", "usb-storage", "r8169", "ipmi_msghandler", "atkbd"] {
+            let wanted = [wanted.to_owned()];
+            let read = |paths: &[String]| Ok(paths.iter().map(|path| info(path)).collect());
+            let explored = ModuleIndex::explore(paths(), BUILTIN, &wanted, read).unwrap();
+            let parsed = ModuleIndex::parse(DEP, SOFTDEP, ALIAS, BUILTIN);
+            assert_eq!(explored.load_order(&wanted).unwrap(), parsed.load_order(&wanted).unwrap());
+        }
+    }
+
+    #[test]
+    fn only_what_is_needed_is_read() {
+        let paths = DEP.lines().map(|line| line.split(".xz").next().unwrap());
+        let read = |paths: &[String]| {
+            assert!(paths.iter().all(|path| path.contains("scsi") || path.contains("usb")), "{paths:?}");
+            Ok(paths.iter().map(|path| info(path)).collect())
+        };
+        ModuleIndex::explore(paths, BUILTIN, &["uas".to_owned()], read).unwrap();
     }
 }

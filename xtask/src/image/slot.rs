@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use camino::Utf8Path;
 use sha2::{Digest, Sha256};
 
-use super::disk::named_guid;
+use super::disk::{self, named_guid};
 use super::process::run;
 use super::step::hex;
 use crate::tools::Tools;
@@ -123,16 +123,15 @@ fn ext4(tools: &Tools, features: &str, name: &str, epoch_s: u32) -> Result<std::
     Ok(command)
 }
 
-/// Bytes of a slot image as it would travel.
+/// Bytes of a slot image as it would travel; its holes are not counted.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn compressed_size(image: &Utf8Path) -> Result<u64> {
-    // Higher levels gain little: the base inside is compressed, the kernel too.
-    const LEVEL: i32 = 9;
-    let mut input = std::fs::File::open(image).with_context(|| format!("cannot open {image}"))?;
+    // Higher levels gain little: the base inside is compressed, the kernel too. It is measured at every edit.
+    const LEVEL: i32 = 3;
     let mut encoder = zstd::Encoder::new(Counter(0), LEVEL)?;
-    std::io::copy(&mut input, &mut encoder).with_context(|| format!("cannot read {image}"))?;
+    disk::read_data(image, &mut encoder)?;
     Ok(encoder.finish()?.0)
 }
 

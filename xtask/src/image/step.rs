@@ -85,7 +85,7 @@ impl Steps {
         key: &Key,
         make: impl FnOnce(&Utf8Path) -> Result<()>,
     ) -> Result<Utf8PathBuf> {
-        let target = self.directory.join(format!("{name}-{}", &key.hex()[..16]));
+        let target = self.target(name, key);
         if target.exists() {
             touch(&target);
             self.say(format_args!("{name}: unchanged"));
@@ -105,6 +105,16 @@ impl Steps {
         self.prune(name)?;
         self.say(format_args!("{name}: done in {:.1} s", began.elapsed().as_secs_f32()));
         Ok(target)
+    }
+
+    /// Whether the step's result is in the cache.
+    #[must_use]
+    pub fn has(&self, name: &str, key: &Key) -> bool {
+        self.target(name, key).exists()
+    }
+
+    fn target(&self, name: &str, key: &Key) -> Utf8PathBuf {
+        self.directory.join(format!("{name}-{}", &key.hex()[..16]))
     }
 
     /// A progress line with the time since the build began.
@@ -164,7 +174,9 @@ mod tests {
     fn the_same_inputs_are_not_made_twice() {
         let (_directory, steps) = cache();
         let key = Key::new("s", 1).with("input");
+        assert!(!steps.has("s", &key));
         let first = steps.result("s", &key, write("one")).unwrap();
+        assert!(steps.has("s", &key) && !steps.has("other", &key));
         let second = steps.result("s", &key, |_| bail!("made again")).unwrap();
         assert_eq!(first, second);
         assert_eq!(std::fs::read_to_string(first.join("out")).unwrap(), "one");
