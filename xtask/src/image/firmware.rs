@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::workspace::Workspace;
 
@@ -35,7 +35,7 @@ pub fn build(workspace: &Workspace) -> Result<Utf8PathBuf> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| changes_the_program(&name.to_string_lossy())) {
         command.env_remove(name);
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace).join("\u{1f}"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace)?.join("\u{1f}"));
     let output = command.output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the firmware does not compile:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
@@ -53,13 +53,32 @@ fn changes_the_program(variable: &str) -> bool {
     !harmless && (NAMES.contains(&variable) || PREFIXES.iter().any(|prefix| variable.starts_with(prefix)))
 }
 
-fn flags(workspace: &Workspace) -> Vec<String> {
+fn flags(workspace: &Workspace) -> Result<Vec<String>> {
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.push(format!("--remap-path-prefix={}=/kontor", workspace.root()));
     if let Some(home) = cargo_home() {
         flags.push(format!("--remap-path-prefix={home}=/cargo"));
     }
-    flags
+    let sysroot = asked(&["--print", "sysroot"])?;
+    flags.extend(library_flag(sysroot.trim().into(), &asked(&["--version", "--verbose"])?));
+    Ok(flags)
+}
+
+/// With the component rust-src (rust-analyzer brings it) generic code of the standard library is traced to where it is
+/// installed; without it, to the name it was compiled under. It is always to be the latter.
+fn library_flag(sysroot: &Utf8Path, version: &str) -> Option<String> {
+    let sources = sysroot.join("lib/rustlib/src/rust");
+    // The file by which rustc itself decides.
+    sources.join("library/std/src/lib.rs").is_file().then_some(())?;
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: "))?;
+    Some(format!("--remap-path-prefix={sources}=/rustc/{commit}"))
+}
+
+fn asked(question: &[&str]) -> Result<String> {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let mut command = Command::new(rustc);
+    command.args(question);
+    Ok(String::from_utf8_lossy(&super::process::run(command)?).into_owned())
 }
 
 /// Cargo's home as cargo finds it, which asks the user's account when `HOME` is not set.
@@ -73,6 +92,19 @@ pub fn cargo_home() -> Option<Utf8PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_standard_librarys_sources_leave_no_trace() {
+        let scratch = tempfile::tempdir().unwrap();
+        let sysroot = Utf8Path::from_path(scratch.path()).unwrap();
+        let version = "rustc 1.95.0\nbinary: rustc\ncommit-hash: 5980\nhost: x\n";
+        assert_eq!(library_flag(sysroot, version), None);
+        let std = sysroot.join("lib/rustlib/src/rust/library/std/src");
+        std::fs::create_dir_all(&std).unwrap();
+        std::fs::write(std.join("lib.rs"), "").unwrap();
+        let expected = format!("--remap-path-prefix={sysroot}/lib/rustlib/src/rust=/rustc/5980");
+        assert_eq!(library_flag(sysroot, version), Some(expected));
+    }
 
     #[test]
     fn settings_of_this_machine_stay_out() {
