@@ -9,8 +9,11 @@ use crate::scene::{BACK_LIMIT, Scene};
 /// A daemon that writes as fast as it can stalls neither itself nor process 1, and what is dropped is counted.
 pub(crate) fn log(world: &mut World) -> Result<()> {
     let scene = Scene::open(world, BoxOptions::default())?;
-    let flood = "timeout 10 yes 'a line of a flood' > /proc/$(head -n 1 /sys/fs/cgroup/kontor/dhcpd/cgroup.procs)/fd/2 &";
-    scene.shell(world, flood)?;
+    let pid = first_of("dhcpd");
+    let flood = format!(
+        "(i=0; while [ $i -lt 30000 ]; do echo 'a line of a flood'; i=$((i+1)); done) > /proc/{pid}/fd/2 &"
+    );
+    scene.shell(world, &flood)?;
     scene.still_serves(world)?;
     let line = scene.wait_for_log(world, "dhcpd", "lines dropped", 0)?;
     println!("log flood: {line}");
@@ -23,7 +26,8 @@ pub(crate) fn log(world: &mut World) -> Result<()> {
 pub(crate) fn double_fork(world: &mut World) -> Result<()> {
     let scene = Scene::open(world, BoxOptions::default())?;
     let enter = "echo $$ > /sys/fs/cgroup/kontor/dnsd/cgroup.procs";
-    scene.shell(world, &format!("sh -c '{enter}; setsid sh -c \"sleep 54321 & sleep 54322 &\" &'"))?;
+    scene
+        .shell(world, &format!("sh -c '{enter}; busybox setsid sh -c \"sleep 54321 & sleep 54322 &\" &'"))?;
     let hidden = "cat /proc/[0-9]*/cmdline | tr '\\0' '_' | grep -c 'sleep_543[2]'";
     world.eventually(BACK_LIMIT, |world| {
         let count = scene.shell(world, hidden)?;

@@ -30,7 +30,7 @@ impl Scene {
         world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
         if let Err(error) = office.wait_until_online(world) {
             world.log_in(office.gateway)?;
-            let said = world.run(office.gateway, "logs netd 60")?;
+            let said = world.run(office.gateway, "logs netd -n 60")?;
             return Err(error.context(format!("netd said: {said}")));
         }
         // A second PC keeps the connection: the first one gives its address up now and then.
@@ -78,7 +78,7 @@ impl Scene {
         seen: usize,
     ) -> Result<String> {
         world.eventually(BACK_LIMIT, |world| {
-            let log = self.shell(world, &format!("kontor ctl logs {service}"))?;
+            let log = self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{pattern}'"))?;
             let lines: Vec<&str> = log.lines().filter(|line| line.contains(pattern)).collect();
             ensure!(lines.len() > seen, "no {pattern:?} in the log of {service}:\n{log}");
             Ok(lines[seen].to_owned())
