@@ -84,6 +84,56 @@ pub fn arp_request(from_mac: [u8; 6], from: Ipv4Addr, target: Ipv4Addr) -> Vec<u
     })
 }
 
+/// Whether `frame` announces to everybody that `address` belongs to `mac` (RFC 5227).
+#[must_use]
+pub fn announces(frame: &[u8], mac: [u8; 6], address: Ipv4Addr) -> bool {
+    let Ok(frame) = EthernetFrame::new_checked(frame) else { return false };
+    let packet =
+        ArpPacket::new_checked(frame.payload()).ok().filter(|_| frame.ethertype() == EthernetProtocol::Arp);
+    let repr = packet.as_ref().and_then(|packet| ArpRepr::parse(packet).ok());
+    matches!(repr, Some(ArpRepr::EthernetIpv4 { source_hardware_addr, source_protocol_addr, target_protocol_addr, .. })
+        if source_hardware_addr.0 == mac && source_protocol_addr == address && target_protocol_addr == address)
+}
+
+/// A DHCPOFFER that `server` broadcasts to some client.
+#[must_use]
+pub fn dhcp_offer(mac: [u8; 6], server: Ipv4Addr) -> Vec<u8> {
+    let offer = DhcpRepr {
+        message_type: DhcpMessageType::Offer,
+        transaction_id: 0x4b4f,
+        secs: 0,
+        client_hardware_address: EthernetAddress([2, 0, 0, 0, 0, 0x77]),
+        client_ip: Ipv4Addr::UNSPECIFIED,
+        your_ip: Ipv4Addr::new(10, 66, 0, 7),
+        server_ip: Ipv4Addr::UNSPECIFIED,
+        router: None,
+        subnet_mask: None,
+        relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+        broadcast: true,
+        requested_ip: None,
+        client_identifier: None,
+        server_identifier: Some(server),
+        parameter_request_list: None,
+        dns_servers: None,
+        max_size: None,
+        lease_duration: Some(3600),
+        renew_duration: None,
+        rebind_duration: None,
+        additional_options: &[],
+    };
+    let mut message = vec![0; offer.buffer_len()];
+    // The buffer has the length the representation asked for; it always fits.
+    let _ = offer.emit(&mut DhcpPacket::new_unchecked(&mut message));
+    let route = Route { from_mac: mac, to_mac: [0xff; 6], from: server, to: Ipv4Addr::BROADCAST };
+    let udp = UdpRepr { src_port: 67, dst_port: 68 };
+    let (from, to) = (IpAddress::Ipv4(route.from), IpAddress::Ipv4(route.to));
+    ipv4(route, IpProtocol::Udp, udp.header_len() + message.len(), |payload| {
+        let fill = |bytes: &mut [u8]| bytes.copy_from_slice(&message);
+        let checksums = ChecksumCapabilities::default();
+        udp.emit(&mut UdpPacket::new_unchecked(payload), &from, &to, message.len(), fill, &checksums);
+    })
+}
+
 /// The hardware address in an ARP reply to `asked_by`, if `frame` is one.
 #[must_use]
 pub fn arp_reply_to(frame: &[u8], asked_by: [u8; 6]) -> Option<[u8; 6]> {
@@ -195,6 +245,13 @@ mod tests {
             assert_eq!(ipv4_addresses(&frame), Some((ROUTE.from, ROUTE.to)));
             assert!(is_marked(&frame));
         }
+    }
+
+    #[test]
+    fn an_offer_names_its_server_and_is_no_question() {
+        let frame = dhcp_offer(ROUTE.from_mac, ROUTE.from);
+        assert_eq!(dhcp_server_of(&frame), Some(ROUTE.from));
+        assert!(!is_dhcp_discover_of(&frame, [2, 0, 0, 0, 0, 0x77]));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod kernel_faults;
 mod names;
 mod net_faults;
 mod net_faults_frames;
+mod net_faults_neighbours;
 mod office;
 mod outside;
 mod power_cut;
@@ -50,6 +51,7 @@ const TESTS: &[(&str, Test)] = &[
     ("both-cables-in-one-switch-offer-nothing-outside", net_faults::both_cables_in_one_switch),
     ("the-same-network-on-both-sides-is-said", net_faults::the_same_network_on_both_sides),
     ("malformed-frames-on-both-ports", net_faults_frames::malformed_frames),
+    ("an-impostor-and-another-dhcp-server-are-said", net_faults_neighbours::impostor_and_other_dhcp_server),
     ("every-daemon-killed-is-back", process_faults::every_daemon_killed),
     ("a-daemon-that-stands-still-is-restarted", process_faults::stopped_daemons),
     ("192-mb-of-ram-are-enough", process_faults::little_memory),
