@@ -36,15 +36,21 @@ impl Accel {
     /// KVM if a guest runs under it, else TCG. `KONTOR_ACCEL=kvm|tcg` decides without a probe.
     ///
     /// # Errors
-    /// When QEMU cannot be started at all.
+    /// When the variable has another value, or QEMU cannot be started at all.
     pub fn detect(tools: &Tools) -> Result<Self> {
-        match std::env::var(VARIABLE).as_deref() {
-            Ok("kvm") => return Ok(Self::Kvm),
-            Ok("tcg") => return Ok(Self::Tcg),
-            _ => {}
+        if let Some(wish) = std::env::var_os(VARIABLE) {
+            return Self::named(&wish.to_string_lossy());
         }
         let openable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
         if openable && probe(tools)? { Ok(Self::Kvm) } else { Ok(Self::Tcg) }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let known = [Self::Kvm, Self::Tcg];
+        known.into_iter().find(|accel| accel.name() == name).with_context(|| {
+            let names = known.map(Self::name).join(" or ");
+            format!("{VARIABLE} is {name:?}; it may be {names}, or not be set")
+        })
     }
 
     /// The value of [`VARIABLE`].
@@ -129,6 +135,21 @@ fn wait_for_hangup(output: &impl std::os::fd::AsFd, deadline: Instant) -> bool {
             Err(nix::errno::Errno::EINTR) => {}
             Ok(0) | Err(_) => return false,
             Ok(_) => return true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_wish_is_an_error_that_names_the_right_ones() {
+        assert_eq!(Accel::named("kvm").unwrap(), Accel::Kvm);
+        assert_eq!(Accel::named("tcg").unwrap(), Accel::Tcg);
+        for wrong in ["KVM", "", "tgc"] {
+            let error = Accel::named(wrong).unwrap_err().to_string();
+            assert_eq!(error, format!("KONTOR_ACCEL is {wrong:?}; it may be kvm or tcg, or not be set"));
         }
     }
 }
