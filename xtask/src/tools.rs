@@ -57,6 +57,11 @@ impl Tools {
         let packages = lock.set(set)?;
         let folder = std::path::absolute(target_dir.as_ref().join("tools"))?;
         let folder = Utf8PathBuf::try_from(folder)?;
+        // The loader takes a list of folders, and knows no way to quote (ld.so(8), `--library-path`).
+        ensure!(
+            !folder.as_str().contains([':', ';']),
+            "the tools cannot run from {folder}: a path with ':' or ';' is none to their loader; move the checkout"
+        );
         let root = folder.join(format!("{set}-{}", fingerprint(packages)));
         if !root.is_dir() {
             let debs = cache.fetch(&packages.iter().collect::<Vec<_>>())?;

@@ -92,3 +92,14 @@ fn old_top_level_folders_are_merged() {
     assert_eq!(merged("libexec/x"), "libexec/x");
     assert_eq!(merged("bin"), "bin");
 }
+
+#[test]
+fn a_path_the_loader_cannot_read_is_refused_at_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let scratch = Utf8Path::from_path(scratch.path()).unwrap();
+    let lock = LockFile::load(crate::workspace::Workspace::locate().lock_file()).unwrap();
+    let offline = crate::archive::cache::FetchOptions { offline: true, ..Default::default() };
+    let cache = Cache::open_at(&scratch.join("cache"), &offline).unwrap();
+    let error = Tools::prepare(&lock, &cache, scratch.join("a:b")).unwrap_err().to_string();
+    assert!(error.contains("a:b/tools: a path with ':'") && error.ends_with("move the checkout"), "{error}");
+}
