@@ -11,6 +11,8 @@ use crate::tools::Tools;
 
 /// What must be loaded before the base can be mounted.
 pub(super) const EARLY: &str = "erofs";
+/// What every boot needs a moment later, and what takes long: inserted beside everything else from the first moment.
+pub(super) const BACKGROUND: &str = "btrfs";
 /// depmod's indexes that the box reads; the binary ones are for libkmod, which it has not.
 const INDEXES: [&str; 4] = ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin"];
 /// Where depmod looks below its base directory.
@@ -105,7 +107,19 @@ impl Selection {
     /// # Errors
     /// When a file cannot be read.
     pub fn early(&self) -> Result<Vec<(String, Vec<u8>)>> {
-        let list = read_text(&self.directory.join("early"))?;
+        self.listed("early")
+    }
+
+    /// Modules to be inserted meanwhile, likewise.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn background(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        self.listed("background")
+    }
+
+    fn listed(&self, list: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let list = read_text(&self.directory.join(list))?;
         list.lines()
             .map(|path| Ok((file_name(path).to_owned(), read_bytes(&self.modules().join(path))?)))
             .collect()

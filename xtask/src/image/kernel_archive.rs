@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::kernel::{EARLY, MODULES, depmod, write};
+use super::kernel::{BACKGROUND, EARLY, MODULES, depmod, write};
 use super::module_file::{section, slimmed};
 use super::modules::{ModuleIndex, ModuleInfo};
 use crate::archive::cache::parallel;
@@ -112,9 +112,12 @@ impl KernelArchive {
             write(&target.join(name), &self.file(name)?)?;
         }
         depmod(out, &self.version, tools)?;
-        let early = index.load_order(&[EARLY.to_owned()])?;
-        let paths: Vec<&str> = early.iter().map(|module| module.path.as_str()).collect();
-        write(&out.join("early"), paths.join("\n").as_bytes())
+        for (list, module) in [("early", EARLY), ("background", BACKGROUND)] {
+            let order = index.load_order(&[module.to_owned()])?;
+            let paths: Vec<&str> = order.iter().map(|module| module.path.as_str()).collect();
+            write(&out.join(list), paths.join("\n").as_bytes())?;
+        }
+        Ok(())
     }
 
     fn file(&self, path: &str) -> Result<Vec<u8>> {

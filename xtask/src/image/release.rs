@@ -76,7 +76,7 @@ impl Builder<'_> {
         let wanted = self.plan.modules();
         let tools = self.tools.root().as_str();
         let kernel_key = Key::new("kernel", 2).with(&self.plan.kernel.sha256);
-        let modules_key = Key::new("modules", 3).with(kernel_key.hex()).with(tools).with(wanted.join(" "));
+        let modules_key = Key::new("modules", 4).with(kernel_key.hex()).with(tools).with(wanted.join(" "));
         let key = self.base_key(&modules_key)?;
         let (chosen, packages) = std::thread::scope(|scope| {
             let packages = (!self.steps.has("base", &key)).then(|| scope.spawn(|| self.packages()));
@@ -226,7 +226,13 @@ impl Builder<'_> {
         let release = &self.plan.release;
         let kernel = read(&base.kernel.image())?;
         let sealed = read(&base.directory.join("base.erofs"))?;
-        let initrd = initramfs::initramfs(program, &sealed, &base.modules.early()?, release.epoch_s);
+        let initrd = initramfs::initramfs(
+            program,
+            &sealed,
+            &base.modules.early()?,
+            &base.modules.background()?,
+            release.epoch_s,
+        );
         let files = [("vmlinuz", kernel.as_slice()), ("initrd", initrd.as_slice())];
         let manifest = slot::manifest(release, &base.kernel.version, &files);
         let files = [files[0], files[1], ("manifest.toml", manifest.as_bytes())];

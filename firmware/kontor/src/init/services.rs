@@ -65,7 +65,8 @@ pub(super) fn all(consoles: &[String], memory_mib: u32) -> Vec<Service> {
         essential(daemon("netd", &[SITE, "modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
         essential(daemon("dnsd", &[SITE], 203, &[NetBindService], 256)),
         essential(daemon("dhcpd", &[SITE], 202, &[NetRaw, NetBindService], 96)),
-        daemon("timed", &[SITE], 204, &[SysTime, NetBindService], 64),
+        // The first leases before the clock.
+        daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
         on_demand(CLOCK, &["storage", "save-clock"]),
         on_demand(LEAVE, &["storage", "leave"]),
@@ -161,7 +162,8 @@ fn console(device: &str) -> Option<Service> {
         "hvc0" => "console-hvc0",
         _ => return None,
     };
-    let mut service = base(name, &[], NOTIFY, 128);
+    // Drivers of network cards and disks first: they take the least of a second.
+    let mut service = base(name, &["modules"], NOTIFY, 128);
     service.args = vec!["console".to_owned(), "--tty".to_owned(), format!("/dev/{device}")];
     service.spec.watchdog = Some(WATCHDOG);
     service.spec.reloads = true;

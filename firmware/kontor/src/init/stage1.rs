@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -17,6 +18,12 @@ use super::kmsg;
 /// The sealed base root inside the initial RAM file system.
 const BASE: &str = "/base.erofs";
 const NEW_ROOT: &str = "/root";
+/// This program in the initial RAM file system.
+const INIT: &str = "/init";
+/// Modules in the initial RAM file system, and lists of them.
+const MODULES: &str = "/modules";
+/// The argument that makes the applet `modules` the child of [`start_background`].
+pub(super) const BACKGROUND: &str = "background";
 /// Where the one program lives in the base; an empty placeholder there, covered by a bind mount.
 const PROGRAM: &str = "usr/sbin/kontor";
 /// Long enough to read the message on a screen.
@@ -32,7 +39,8 @@ pub(super) fn run() -> ! {
         }
     }
     early.iter().for_each(|problem| kmsg::error(problem));
-    insert_modules();
+    insert_listed("order");
+    start_background();
     let error = match switch_root() {
         Ok(never) => match never {},
         Err(error) => error,
@@ -55,22 +63,41 @@ fn mount_kernel(kind: &str, target: &str) -> io::Result<()> {
     }
 }
 
-/// What mounting the base needs, in the order the builder wrote down.
-fn insert_modules() {
-    let directory = Path::new("/modules");
-    let order = fs::read_to_string(directory.join("order")).unwrap_or_default();
+/// A child of its own inserts what every boot needs soon and what takes long, while this process goes on.
+///
+/// Its root stays the initial one, so that it finds its files there; stage 2 reaps it. Should it fail, the kernel
+/// asks for the same modules later (see `modules::request`).
+fn start_background() {
+    if let Err(error) = Command::new(INIT).args(["modules", BACKGROUND]).spawn() {
+        kmsg::error(&format!("cannot insert modules in the background: {error}"));
+    }
+}
+
+/// The child of [`start_background`].
+pub(super) fn insert_in_background() {
+    insert_listed("background");
+    let _ = fs::remove_dir(MODULES);
+}
+
+/// The modules of a list that the builder has written, in its order. Once they are in the kernel their files would only
+/// hold RAM.
+fn insert_listed(list: &str) {
+    let directory = Path::new(MODULES);
+    let list = directory.join(list);
+    let order = fs::read_to_string(&list).unwrap_or_default();
+    let _ = fs::remove_file(list);
     for name in order.lines().map(str::trim).filter(|name| !name.is_empty()) {
-        let inserted = fs::File::open(directory.join(name))
-            .and_then(|file| Ok(finit_module(&file, c"", ModuleInitFlags::empty())?));
+        let file = directory.join(name);
+        let inserted =
+            fs::File::open(&file).and_then(|file| Ok(finit_module(&file, c"", ModuleInitFlags::empty())?));
         match inserted {
             Err(error) if error.raw_os_error() != Some(nix::Error::EEXIST as i32) => {
                 kmsg::error(&format!("cannot load {name}: {error}"));
             }
             _ => {}
         }
+        let _ = fs::remove_file(file);
     }
-    // They are in the kernel now; their files would only hold RAM.
-    let _ = fs::remove_dir_all(directory);
 }
 
 fn switch_root() -> io::Result<std::convert::Infallible> {
@@ -79,7 +106,7 @@ fn switch_root() -> io::Result<std::convert::Infallible> {
     mount(Some(BASE), NEW_ROOT, Some("erofs"), read_only, None::<&str>)
         .map_err(|error| context("mount /base.erofs", error))?;
     let program = PathBuf::from(NEW_ROOT).join(PROGRAM);
-    mount(Some("/init"), &program, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+    mount(Some(INIT), &program, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(|error| context("bind /init", error))?;
     for target in ["/dev", "/proc", "/sys"] {
         let moved = format!("{NEW_ROOT}{target}");

@@ -97,10 +97,6 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
         Ok(()) => status.data_mounted = true,
         Err(error) => problems.push(format!("no data partition: {error:#}")),
     }
-    match data::mount_system(&disk) {
-        Ok(()) => status.system_mounted = true,
-        Err(error) => problems.push(format!("no system partition: {error:#}")),
-    }
     if status.data_mounted {
         problems.extend(data::prepare_directories());
         clock::restore();
@@ -108,6 +104,14 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     let seeded = seed::import(&disk, status.data_mounted);
     if let Err(error) = seeded {
         problems.push(format!("seed: {error:#}"));
+    }
+    // The office's site can be chosen now; what follows concerns nobody in the office.
+    if let Err(error) = publish(status) {
+        status.problems.push(format!("{error:#}"));
+    }
+    match data::mount_system(&disk) {
+        Ok(()) => status.system_mounted = true,
+        Err(error) => status.problems.push(format!("no system partition: {error:#}")),
     }
     if let Err(error) = read_boot_state(&disk, status) {
         status.slot.problem = Some(format!("{error:#}"));

@@ -1,19 +1,27 @@
 //! The `modules` applet: drivers for the hardware that is there, and for what is plugged in later.
 //!
 //! It listens to the kernel's announcements first, then walks the devices that are already known, so that
-//! none falls between. Network cards come first: the office waits for them. It is also what the kernel
+//! none falls between. Network cards come first, then disks: the office waits for them. All else waits until the
+//! office is served. It is also what the kernel
 //! itself calls (`kontor -q -- ALIAS`, see [`request`]) when a system call needs a module.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kontor_config::Board;
+use kontor_status::paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::uevent::{UeventSocket, wait_readable};
+use kontor_sys::watch::FileWatch;
 use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::stage1::{BACKGROUND, insert_in_background};
 
 mod index;
 mod pattern;
@@ -24,28 +32,39 @@ use index::Index;
 const THREADS: usize = 4;
 /// Device trees are not deeper; a bound against a loop in sysfs.
 const MAX_DEPTH: usize = 24;
+/// How long our disk may take to be found before slower ones are looked for.
+const DISK_WAIT: Duration = Duration::from_millis(300);
+/// How long what the office does not need waits for the office, which then has the processors for itself.
+const OFFICE_WAIT: Duration = Duration::from_secs(3);
+/// Drivers loaded between two signs of life.
+const STRIDE: usize = 8;
 /// How often a lost announcement is made up for, when nothing happens; also the sign of life.
 const IDLE_MS: u16 = 15_000;
 
 /// `kontor modules`: never returns unless something is badly wrong.
-pub(crate) fn run(_args: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    if args == [BACKGROUND] {
+        insert_in_background();
+        return Ok(());
+    }
     let events = UeventSocket::open().context("cannot listen to the kernel's device events")?;
     let loader = Loader::open()?;
-    loader.load_all(coldplug());
-    let board = fs::read_to_string(kontor_status::paths::BOARD).unwrap_or_default();
-    match Board::parse(kontor_status::paths::BOARD, &board) {
-        Ok(board) => {
-            loader.load_all(board.kernel_load);
-            loader.load_first(&board.watchdog_modules);
-        }
-        Err(report) => eprintln!("error: {report}"),
-    }
+    let mut waiting = coldplug();
+    loader.load_urgent(&mut waiting, Urgency::Direct);
     loader.drain(&events);
     let notifier = Notifier::from_environment();
     notifier.ready();
+    let disk = FileWatch::new(Path::new(paths::STORAGE_DISK))?;
+    loader.wait_for(&disk, Path::new(paths::STORAGE_DISK), &events, DISK_WAIT)?;
+    if !Path::new(paths::STORAGE_DISK).exists() {
+        loader.load_urgent(&mut waiting, Urgency::Disk);
+    }
+    let office = FileWatch::new(Path::new(paths::NET_STATUS))?;
+    loader.wait_for(&office, Path::new(paths::NET_STATUS), &events, OFFICE_WAIT)?;
+    loader.load_rest(&waiting, &notifier);
     loop {
         notifier.watchdog();
-        wait_readable(std::os::fd::AsFd::as_fd(&events), IDLE_MS)?;
+        wait_readable(events.as_fd(), IDLE_MS)?;
         loader.drain(&events);
     }
 }
@@ -78,6 +97,56 @@ impl Loader {
         let softdep = read("modules.softdep").unwrap_or_default();
         let index = Index::parse(&read("modules.dep")?, &read("modules.alias")?, &softdep);
         Ok(Self { directory, index, refused: Mutex::default() })
+    }
+
+    /// Loads the drivers of at least this urgency and takes them off the list.
+    fn load_urgent(&self, waiting: &mut Vec<String>, least: Urgency) {
+        let (now, later) = waiting.drain(..).partition(|alias| urgency(alias) <= least);
+        *waiting = later;
+        self.load_all(now);
+    }
+
+    /// What the office's first lease does not need, the watchdog first.
+    fn load_rest(&self, waiting: &[String], notifier: &Notifier) {
+        let board = fs::read_to_string(paths::BOARD).unwrap_or_default();
+        match Board::parse(paths::BOARD, &board) {
+            Ok(board) => {
+                self.load_first(&board.watchdog_modules);
+                self.load_all(board.kernel_load);
+            }
+            Err(report) => eprintln!("error: {report}"),
+        }
+        for some in waiting.chunks(STRIDE) {
+            notifier.watchdog();
+            self.load_all(some.to_vec());
+        }
+    }
+
+    /// Handles announcements until the watched file is there.
+    fn wait_for(
+        &self,
+        watch: &FileWatch,
+        file: &Path,
+        events: &UeventSocket,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        self.drain(events);
+        while !file.exists() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+            let fds = [events.as_fd(), watch.as_fd()];
+            match poll(&mut fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)), timeout) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.drain(events);
+            watch.drain()?;
+        }
+        Ok(())
     }
 
     /// Loads the drivers for all these aliases, several at a time, in order of the list.
@@ -165,15 +234,30 @@ fn coldplug() -> Vec<String> {
     aliases
 }
 
-/// PCI class 02 is network; a virtio card hides behind its PCI function; disks (class 01) come next.
-fn urgency(alias: &str) -> u8 {
+/// How soon a driver is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// Network cards: the office waits for them.
+    Network,
+    /// Disks that are there as soon as their driver is: virtio, NVMe.
+    Direct,
+    /// What may lead to a disk: other controllers (AHCI takes long to find out that nothing is plugged in), USB, SD.
+    Disk,
+    /// All else.
+    Other,
+}
+
+/// PCI class 02 is network, 01 disks, 0108 NVMe, 0805 SD cards, 0c03 USB; a virtio device hides behind its PCI function.
+fn urgency(alias: &str) -> Urgency {
+    let pci = |class: &str| alias.starts_with("pci:") && alias.contains(class);
+    let begins = |buses: &[&str]| buses.iter().any(|bus| alias.starts_with(bus));
     match alias {
-        _ if alias.starts_with("pci:") && alias.contains("bc02") => 0,
-        _ if alias.starts_with("virtio:d00000001") => 0,
-        _ if alias.starts_with("pci:") && alias.contains("bc01") => 1,
-        _ if alias.starts_with("virtio:") => 1,
-        _ if alias.starts_with("pci:") || alias.starts_with("usb:") => 2,
-        _ => 3,
+        _ if pci("bc02") || begins(&["virtio:d00000001"]) => Urgency::Network,
+        _ if pci("bc01sc08") || begins(&["virtio:"]) => Urgency::Direct,
+        _ if pci("bc01") || pci("bc08sc05") || pci("bc0Csc03") || begins(&["usb:", "scsi:", "mmc:"]) => {
+            Urgency::Disk
+        }
+        _ => Urgency::Other,
     }
 }
 
@@ -198,12 +282,18 @@ mod tests {
 
     #[test]
     fn network_cards_come_first_and_disks_next() {
-        let mut aliases =
-            ["acpi:PNP0C0C:", "pci:v1d1sv1sd1bc01sc06i01", "pci:v1d1sv1sd1bc02sc00i00", "usb:v1"];
+        let mut aliases = [
+            "acpi:PNP0C0C:",
+            "pci:v1d1sv1sd1bc03sc00i00",
+            "pci:v1d1sv1sd1bc01sc06i01",
+            "pci:v1d1sv1sd1bc01sc08i02",
+            "pci:v1d1sv1sd1bc02sc00i00",
+            "usb:v1",
+        ];
         aliases.sort_by_key(|alias| urgency(alias));
-        assert_eq!(
-            aliases,
-            ["pci:v1d1sv1sd1bc02sc00i00", "pci:v1d1sv1sd1bc01sc06i01", "usb:v1", "acpi:PNP0C0C:"]
-        );
+        let (network, direct) = ("pci:v1d1sv1sd1bc02sc00i00", "pci:v1d1sv1sd1bc01sc08i02");
+        let others = ["pci:v1d1sv1sd1bc01sc06i01", "usb:v1", "acpi:PNP0C0C:", "pci:v1d1sv1sd1bc03sc00i00"];
+        assert_eq!(aliases[..2], [network, direct]);
+        assert_eq!(aliases[2..], others);
     }
 }
