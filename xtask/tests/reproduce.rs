@@ -142,7 +142,7 @@ fn check(tools: &Tools, spoil: Spoil, expect: &[&str]) -> Result<()> {
 fn image(tools: &Tools, parts: &Parts, folder: &Utf8Path) -> Result<Utf8PathBuf> {
     std::fs::create_dir(folder)?;
     let early = [(parts.module.to_owned(), b"module".to_vec())];
-    let initrd = initramfs::initramfs(&parts.program, &base(tools, parts, folder)?, &early, EPOCH_S);
+    let initrd = initramfs::initramfs(&parts.program, &base(tools, parts, folder)?, &early, &[], EPOCH_S);
     slot::make(folder, 4, &[("vmlinuz", b"kernel"), ("initrd", &initrd)], EPOCH_S, tools)?;
     let table = disk::layout(&PartitionSizes { bios: 1, esp: 40, slot: 4, system: 1, data: 1 });
     let bios = BiosBoot { boot: vec![1; 512], core: parts.core.clone() };

@@ -144,7 +144,6 @@ fn root(packages: &[&LockedPackage], cache: &Cache) -> Result<Tree> {
             .with_context(|| format!("package {}", package.name))?;
     }
     base::declare(&mut tree, &declared, &folder)?;
-    tree.complete()?;
     Ok(tree)
 }
 
@@ -194,7 +193,7 @@ fn add_modules(tree: &mut Tree, kernel: &Kernel, wanted: impl Fn(&str) -> bool) 
             }
         }
     }
-    Ok(())
+    tree.complete()
 }
 
 fn index(kernel: &Kernel) -> Result<ModuleIndex> {
