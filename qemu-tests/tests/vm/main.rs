@@ -52,6 +52,7 @@ const TESTS: &[(&str, Test)] = &[
     ("the-same-network-on-both-sides-is-said", net_faults::the_same_network_on_both_sides),
     ("malformed-frames-on-both-ports", net_faults_frames::malformed_frames),
     ("an-impostor-and-another-dhcp-server-are-said", net_faults_neighbours::impostor_and_other_dhcp_server),
+    ("the-wan-link-flaps-fifty-times", net_faults_neighbours::wan_link_flaps),
     ("every-daemon-killed-is-back", process_faults::every_daemon_killed),
     ("a-daemon-that-stands-still-is-restarted", process_faults::stopped_daemons),
     ("192-mb-of-ram-are-enough", process_faults::little_memory),
