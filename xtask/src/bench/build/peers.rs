@@ -72,6 +72,7 @@ impl Peers {
             "--directory=/work",
             "--output-dir=/work",
             "--distribution=debian",
+            "--local-mirror=copy:///repository",
             "--release=trixie",
         ]);
         command.args(["--format=disk", "--bootable=yes", "--with-network=no"]);
