@@ -223,7 +223,9 @@ mod tests {
     /// Boards that inherit are merged (and tested) by the builder; the box never sees them unmerged.
     #[test]
     fn reads_the_generic_board() {
-        let text = include_str!("../../../board/generic-x86-64.toml");
+        let file = include_str!("../../../board/generic-x86-64.toml");
+        // What QEMU mimics it with is the builder's, which takes it out.
+        let text = file.split("[machine]").next().unwrap_or(file);
         let board = Board::parse("generic-x86-64.toml", text).unwrap_or_else(|report| panic!("{report}"));
         assert_eq!(board.name, "generic-x86-64");
         assert_eq!(board.firmware, [BoardFirmware::Bios, BoardFirmware::Uefi]);
