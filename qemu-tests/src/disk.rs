@@ -55,6 +55,38 @@ impl Disk {
         self.write(PartitionKind::Seed, &content)
     }
 
+    /// Overwrites the first `length` bytes of a partition (all of it at most) with this byte.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn overwrite(&self, kind: PartitionKind, length: u64, byte: u8) -> Result<()> {
+        let (offset, whole) = self.partition(kind)?;
+        let filler = vec![byte; 1 << 20];
+        let mut at = 0;
+        while at < length.min(whole) {
+            let count = usize::try_from((length.min(whole) - at).min(filler.len() as u64))?;
+            self.file.write_all_at(&filler[..count], offset + at).context("overwrite a partition")?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes partitions out of the table, as somebody with a partitioning tool may.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn remove_partitions(&self, kinds: &[PartitionKind]) -> Result<()> {
+        let mut table = self.table.clone();
+        table.entries.retain(|entry| entry.kind().is_none_or(|kind| !kinds.contains(&kind)));
+        let size = self.file.metadata()?.len();
+        let both = kontor_boot::growth::plan(&table, size).context("partition table")?;
+        for copy in [&both.backup, &both.primary] {
+            self.file.write_all_at(&copy.encode_header(), copy.my_lba * SECTOR)?;
+            self.file.write_all_at(&copy.encode_entries(), copy.entries_lba * SECTOR)?;
+        }
+        Ok(())
+    }
+
     /// The boot state.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use xtask::qemu::qmp::QmpListener;
@@ -12,6 +12,10 @@ use xtask::tools::Tools;
 use crate::artefacts::Artefacts;
 use crate::disk::Disk;
 use crate::serial::Serial;
+
+/// The slot of a pluggable disk, and the disk in it.
+const SLOT: &str = "disk-slot";
+const SLOT_DEVICE: &str = "disk-in-slot";
 
 /// What a box is built from, found once for a whole test program.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct BoxOptions {
     pub site: Option<String>,
     /// Socket of a served disk ([`crate::block`]) in the place of its own.
     pub served_disk: Option<PathBuf>,
+    /// Whether its disk can be pulled while it runs.
+    pub pluggable_disk: bool,
     /// Sockets of further disks, and the serial numbers that the guest sees.
     pub further_disks: Vec<(&'static str, PathBuf)>,
     /// What its clock chip says at power-on (QEMU's `-rtc base=`); the right time without it.
@@ -67,6 +73,7 @@ impl Default for BoxOptions {
             mimic: Mimic::default(),
             site: Some(crate::console::site_with_operator("")),
             served_disk: None,
+            pluggable_disk: false,
             further_disks: Vec::new(),
             clock_chip: None,
         }
@@ -84,6 +91,7 @@ pub struct Vm {
     /// What its clock chip says at the next power-on.
     pub clock_chip: Option<&'static str>,
     machine: Machine,
+    pluggable_disk: bool,
     further_disks: Vec<(&'static str, PathBuf)>,
     control: QmpListener,
     log: PathBuf,
@@ -137,8 +145,19 @@ impl Vm {
         };
         let log = directory.join(format!("{name}-qemu.log"));
         let (name, further_disks) = (name.into(), options.further_disks.clone());
-        let clock_chip = options.clock_chip;
-        Ok(Self { name, serial, macs, clock_chip, machine, further_disks, control, log, running: None })
+        let (clock_chip, pluggable_disk) = (options.clock_chip, options.pluggable_disk);
+        Ok(Self {
+            name,
+            serial,
+            macs,
+            clock_chip,
+            machine,
+            pluggable_disk,
+            further_disks,
+            control,
+            log,
+            running: None,
+        })
     }
 
     /// Its name.
@@ -154,7 +173,11 @@ impl Vm {
     pub fn power_on(&mut self, tools: &Tools) -> Result<()> {
         ensure!(self.running.is_none(), "{} is on already", self.name);
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = crate::guard::with_parent(&xtask::qemu::command(tools, &self.machine)?)?;
+        let mut command = xtask::qemu::command(tools, &self.machine)?;
+        if self.pluggable_disk {
+            command = with_disk_in_a_slot(&command)?;
+        }
+        command = crate::guard::with_parent(&command)?;
         for (serial, socket) in &self.further_disks {
             let address = nbd_address(socket);
             command.arg("-drive").arg(format!("if=none,id={serial},format=raw,file={}", address.display()));
@@ -189,6 +212,31 @@ impl Vm {
         running.child.kill().context("kill QEMU")?;
         running.child.wait().context("wait for QEMU")?;
         Ok(())
+    }
+
+    /// Pulls its disk; the guest is told as by a real slot's latch.
+    ///
+    /// # Errors
+    /// When it is off, or its disk is not pluggable.
+    pub fn pull_disk(&mut self) -> Result<()> {
+        self.qmp()?.execute("device_del", &serde_json::json!({ "id": SLOT_DEVICE })).map(drop)
+    }
+
+    /// Plugs the pulled disk in again; QEMU refuses until the guest has let it go.
+    ///
+    /// # Errors
+    /// When it is off, or the disk is still there.
+    pub fn put_disk_back(&mut self) -> Result<()> {
+        // The drive went with its device.
+        let file = serde_json::json!({ "driver": "file", "filename": self.machine.disk });
+        let drive = serde_json::json!({ "driver": "raw", "node-name": "disk-again", "file": file });
+        let device = serde_json::json!({
+            "driver": "virtio-blk-pci", "id": SLOT_DEVICE, "drive": "disk-again", "bus": SLOT,
+        });
+        let qmp = self.qmp()?;
+        // The drive may be there from an attempt that came too early.
+        let added = qmp.execute("blockdev-add", &drive);
+        qmp.execute("device_add", &device).map(drop).context(format!("{added:?}"))
     }
 
     /// The control connection.
@@ -245,6 +293,26 @@ impl Drop for Vm {
         // Logs and captures explain a failure; gigabytes of disk do not.
         let _ = fs::remove_file(&self.machine.disk);
     }
+}
+
+/// The same machine with its disk behind a port that allows to pull it.
+fn with_disk_in_a_slot(command: &Command) -> Result<Command> {
+    const FIXED: &str = "virtio-blk-pci,drive=disk0,addr=";
+    let mut changed = Command::new(command.get_program());
+    changed.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut found = false;
+    for argument in command.get_args() {
+        let place = argument.to_str().and_then(|text| text.strip_prefix(FIXED));
+        let Some((address, rest)) = place.and_then(|place| place.split_once(',')) else {
+            changed.arg(argument);
+            continue;
+        };
+        found = true;
+        changed.arg(format!("pcie-root-port,id={SLOT},chassis=99,addr={address}"));
+        changed.arg("-device").arg(format!("virtio-blk-pci,id={SLOT_DEVICE},drive=disk0,bus={SLOT},{rest}"));
+    }
+    ensure!(found, "only a virtio disk can be made pluggable");
+    Ok(changed)
 }
 
 /// A copy of the image with the box's seed.

@@ -4,8 +4,10 @@
 //! same bytes. It never opens a device: `kontor storage` and `xtask` hold the files.
 
 pub mod filesystem;
+pub mod frame;
 pub mod gpt;
 pub mod growth;
+pub mod health;
 pub mod partition;
 pub mod seed;
 pub mod site_copy;

@@ -6,14 +6,46 @@ use std::path::{Path, PathBuf};
 
 /// Replaces `path` durably: write to a sibling, fsync, rename, fsync the directory.
 ///
-/// A reader, or a boot after a power cut, sees the old or the new content, never a mixture.
+/// A reader, or a boot after a power cut, sees the old or the new content, never a mixture. A directory in the
+/// file's place (or its sibling's) would be there for ever: it is set aside.
 ///
 /// # Errors
 /// Any I/O error; the old file is then still in place. Only when the directory cannot be synced the new one
 /// is there already, and may be lost with the power.
 pub fn write_durable(path: &Path, content: &[u8]) -> io::Result<()> {
+    for place in [path.to_owned(), staged(path)?] {
+        if place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            set_aside(&place)?;
+        }
+    }
     replace(path, content, File::sync_all)?;
     File::open(parent(path)?)?.sync_all()
+}
+
+/// Renames a damaged state file, or what is in its place, to `<name>.damaged`, in the place of an older one: it
+/// may be of value to people, but it must not be in the way. Returns the new path.
+///
+/// # Errors
+/// Any I/O error.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = damaged(path)?;
+    match aside.symlink_metadata() {
+        Ok(old) if old.is_dir() => fs::remove_dir_all(&aside)?,
+        Ok(_) => fs::remove_file(&aside)?,
+        Err(_) => {}
+    }
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Where [`set_aside`] puts a file.
+///
+/// # Errors
+/// When the path has no file name.
+pub fn damaged(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.file_name().ok_or_else(|| io::Error::other("path has no file name"))?.to_owned();
+    name.push(".damaged");
+    Ok(path.with_file_name(name))
 }
 
 /// Replaces `path` atomically for readers, without durability (for files under /run).
@@ -62,11 +94,25 @@ mod tests {
         // A directory cannot be replaced by a file.
         let path = scratch.path().join("state");
         fs::create_dir(&path).unwrap();
-        write_durable(&path, b"new").unwrap_err();
         write_atomic(&path, b"new").unwrap_err();
         let names: Vec<_> =
             fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["state"]);
+    }
+
+    #[test]
+    fn a_directory_in_a_state_file_s_place_is_set_aside() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("state");
+        for round in ["one", "two"] {
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join(round), "").unwrap();
+            fs::create_dir(scratch.path().join(".state.new")).unwrap();
+            write_durable(&path, b"new").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            assert!(scratch.path().join("state.damaged").join(round).exists());
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

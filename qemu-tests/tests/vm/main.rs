@@ -5,6 +5,7 @@
 mod boards;
 mod boot;
 mod clock;
+mod disk_faults;
 mod flash;
 mod floods;
 mod kernel_faults;
@@ -42,6 +43,8 @@ const TESTS: &[(&str, Test)] = &[
     ("leases-survive-a-reboot", office::leases_survive_a_reboot),
     ("leases-survive-a-power-cut", office::leases_survive_a_power_cut),
     ("leases-survive-a-power-cut-at-any-of-500-points", power_cut::leases_survive_any_cut),
+    ("a-pulled-disk-costs-only-durability-and-comes-back", disk_faults::pulled_and_put_back),
+    ("a-disk-that-crawls", disk_faults::crawls),
     ("a-pc-s-name-resolves-both-ways", names::of_a_pc),
     ("dns-by-udp-and-tcp-and-from-cache", names::forwarded_and_cached),
     ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),

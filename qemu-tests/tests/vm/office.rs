@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use qemu_tests::console::BOOT_LIMIT;
 use qemu_tests::{BoxId, BoxOptions, IspId, IspOptions, PcId, PcOptions, WireId, World};
 
 /// The office that nearly every test needs.
@@ -80,6 +81,11 @@ impl Office {
     /// Leases given from now on survive a power cut.
     pub(crate) fn wait_until_durable(&self, world: &mut World) -> Result<()> {
         world.log_in(self.gateway)?;
+        self.is_durable(world)
+    }
+
+    /// The same, with the operator logged in.
+    pub(crate) fn is_durable(&self, world: &mut World) -> Result<()> {
         self.wait_for_durable(world, |world| world.run(self.gateway, "leases --json"))
     }
 
@@ -89,7 +95,7 @@ impl Office {
     }
 
     fn wait_for_durable(&self, world: &mut World, ask: impl Fn(&mut World) -> Result<String>) -> Result<()> {
-        world.eventually(Self::LEASE_LIMIT, |world| {
+        world.eventually(BOOT_LIMIT, |world| {
             let leases = ask(world)?;
             let compact: String = leases.split_whitespace().collect();
             ensure!(compact.contains("\"durable\":true"), "leases are not durable: {leases}");

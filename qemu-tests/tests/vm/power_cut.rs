@@ -14,11 +14,11 @@ use kontor_dhcp4::lease::{self, RecordState};
 use qemu_tests::block::BlockServer;
 use qemu_tests::block::trace::{Base, Cut, Event, Random, Recorder, Replay};
 use qemu_tests::block::variants::{self, CutPoint, Desk, Window};
-use qemu_tests::console::site_with_operator;
+use qemu_tests::console::{site_with_operator, site_with_root_shell};
 use qemu_tests::disk::Disk;
 use qemu_tests::{BoxOptions, PcId, PcOptions, World};
-use xtask::qemu::disk::{MACHINE_SIZE, copy_sparse};
 
+use crate::disk_faults::served_disk;
 use crate::office::Office;
 
 /// How many cuts are made.
@@ -72,13 +72,7 @@ pub(crate) fn leases_survive_any_cut(world: &mut World) -> Result<()> {
 
 /// The office, ready and durable, its disk recorded since it was flashed.
 fn boot_recorded(world: &mut World) -> Result<(BlockServer<Recorder>, Office)> {
-    let image = world.artefacts().directory().join("recorded.img");
-    copy_sparse(&world.equipment()?.image, &image, MACHINE_SIZE)?;
-    Disk::open(&image)?.write_seed(&site_with_operator(""))?;
-    let base = Base::open(&image)?;
-    // The open file is enough; a failed test leaves no disk behind.
-    std::fs::remove_file(&image)?;
-    let recorder = BlockServer::start(world.artefacts().socket("recorded"), Recorder::new(base))?;
+    let recorder = served_disk(world, &site_with_operator(""))?;
     let served_disk = Some(recorder.socket().to_owned());
     let office = Office::boot(world, &BoxOptions { served_disk, ..BoxOptions::default() })?;
     office.wait_until_durable(world)?;
@@ -143,7 +137,7 @@ fn check_variants(
     let desk = BlockServer::start(world.artefacts().socket("desk"), desk)?;
     let nowhere = [world.add_wire("checker-wan")?, world.add_wire("checker-lan")?];
     let options = BoxOptions {
-        site: Some(site_with_operator("").replace("root-shell = false", "root-shell = true")),
+        site: Some(site_with_root_shell()),
         further_disks: vec![("variants", variants.socket().into()), ("desk", desk.socket().into())],
         ..BoxOptions::default()
     };

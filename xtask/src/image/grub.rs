@@ -9,11 +9,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use kontor_boot::PartitionKind;
 use kontor_boot::partition::LAYOUT;
 
-use super::bootstate;
 use super::declaration::BoardFile;
 use super::disk::unique_guid;
 use super::process::run;
 use crate::tools::Tools;
+use kontor_boot::frame;
 
 /// Modules of both cores; `normal` brings the script interpreter.
 const MODULES: &str = "memdisk tar part_gpt ext2 iso9660 linux loadenv normal configfile test echo regexp probe \
@@ -39,7 +39,7 @@ pub fn configuration(boards: &[BoardFile]) -> String {
         .replace("@BOARDS@", &board_settings(boards))
         .replace("@BOOTSTATE@", &number(PartitionKind::BootState))
         .replace("@BOOTSTATE_GUID@", &unique_guid(PartitionKind::BootState).to_string().to_lowercase())
-        .replace("@STATE_FILE@", bootstate::FILE)
+        .replace("@STATE_FILE@", frame::FILE)
         .replace("@SLOT_A@", &number(PartitionKind::SlotA))
         .replace("@SLOT_B@", &number(PartitionKind::SlotB))
 }

@@ -22,7 +22,6 @@ use crate::workspace::Workspace;
 
 pub mod archive;
 pub mod base;
-pub mod bootstate;
 pub mod budget;
 pub mod cpio;
 pub mod declaration;
@@ -183,7 +182,7 @@ impl Build {
     fn contents(&self, files: &ReleaseFiles) -> Vec<(PartitionKind, Content)> {
         let mut contents = vec![
             (PartitionKind::Esp, Content::File(files.esp_image())),
-            (PartitionKind::BootState, Content::Bytes(bootstate::bootstate(&BootState::fresh()))),
+            (PartitionKind::BootState, Content::Bytes(kontor_boot::frame::bootstate(&BootState::fresh()))),
             (PartitionKind::SlotA, Content::File(files.slot_image())),
             (PartitionKind::SlotB, Content::File(files.slot_image())),
             (PartitionKind::System, Content::File(files.system_image())),

@@ -4,7 +4,7 @@
 //! came from the network or from logs is stripped of control characters before it reaches a terminal.
 
 mod command;
-mod control;
+pub(crate) mod control;
 pub(crate) mod show;
 pub(crate) mod snapshot;
 pub(crate) mod table;

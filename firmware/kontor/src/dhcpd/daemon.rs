@@ -177,6 +177,7 @@ impl Daemon {
         }
         self.check_links();
         self.load_journal();
+        self.store.check();
         let jumped = self.jumps.jumped(now);
         // After a jump the times written down mean nothing any more: write them by the new clock.
         if self.store.wants_rewrite(self.server.known()) || (jumped && self.store.durable()) {

@@ -24,6 +24,10 @@ const MAX_JOURNAL: u64 = 32 << 20;
 #[derive(Debug)]
 enum Job {
     Load,
+    /// Lets go of the journal when its directory is gone.
+    Check,
+    /// Writes this beside the journal.
+    KeepDamaged(Vec<u8>),
     Append(Vec<u8>),
     Rewrite(Vec<u8>),
 }
@@ -32,6 +36,8 @@ enum Job {
 enum Done {
     /// `None`: the directory does not exist (yet).
     Loaded(io::Result<Option<Vec<u8>>>),
+    /// Whether the directory is there.
+    Checked(bool),
     Written(io::Result<()>),
 }
 
@@ -93,12 +99,30 @@ impl Store {
                 self.loaded = true;
                 let replay = lease::replay(&bytes);
                 self.damage.clone_from(&replay.problems);
+                if let Some(kept) = self.keep_damaged(&replay, bytes) {
+                    self.damage.push(kept);
+                }
                 Some(replay)
             }
             Done::Loaded(Err(error)) => {
                 self.fail(format!("lease journal cannot be read: {error}"));
                 None
             }
+            _ => None,
+        }
+    }
+
+    /// A journal with damage is about to be written anew: what people may still read in it is kept.
+    fn keep_damaged(&mut self, replay: &Replay, bytes: Vec<u8>) -> Option<String> {
+        // A torn end is what a power cut leaves; a file of which nothing is good is damage all the same.
+        if replay.problems.is_empty() && (replay.lines > 0 || bytes.is_empty()) {
+            return None;
+        }
+        match self.run(Job::KeepDamaged(bytes))? {
+            Done::Written(Ok(())) => {
+                Some("the damaged lease journal is kept as leases.journal.damaged".into())
+            }
+            Done::Written(Err(error)) => Some(format!("the damaged lease journal cannot be kept: {error}")),
             _ => None,
         }
     }
@@ -112,6 +136,13 @@ impl Store {
         self.lines += records.len();
         self.bytes += lines.len();
         self.write(Job::Append(lines.into_bytes()));
+    }
+
+    /// Notices that the disk has gone: an open file would keep its file system, and so its return, in the way.
+    pub(super) fn check(&mut self) {
+        if self.durable && self.settle() && matches!(self.run(Job::Check), Some(Done::Checked(false))) {
+            self.fail("the data partition is gone".into());
+        }
     }
 
     /// Whether the whole state should be written: after trouble, or when the journal has grown.
@@ -179,6 +210,12 @@ fn work(path: &Path, jobs: &Receiver<Job>, done: &Sender<Done>) {
     for job in jobs {
         let answer = match job {
             Job::Load => Done::Loaded(read(path)),
+            Job::Check => {
+                let there = has_directory(path);
+                file = file.filter(|_| there);
+                Done::Checked(there)
+            }
+            Job::KeepDamaged(bytes) => Done::Written(keep_damaged(path, &bytes)),
             Job::Append(bytes) => Done::Written(append(&mut file, &bytes)),
             Job::Rewrite(bytes) => Done::Written(rewrite(path, &bytes).map(|fresh| file = Some(fresh))),
         };
@@ -188,11 +225,19 @@ fn work(path: &Path, jobs: &Receiver<Job>, done: &Sender<Done>) {
     }
 }
 
+fn has_directory(path: &Path) -> bool {
+    path.parent().is_some_and(Path::is_dir)
+}
+
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    if !path.parent().is_some_and(Path::is_dir) {
+    if !has_directory(path) {
         return Ok(None);
     }
     let mut bytes = Vec::new();
+    if path.is_dir() {
+        // The next rewrite sets it aside.
+        return Ok(Some(bytes));
+    }
     match File::open(path) {
         Ok(mut file) => {
             let older = file.metadata()?.len().saturating_sub(MAX_JOURNAL);
@@ -203,6 +248,10 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     Ok(Some(bytes))
+}
+
+fn keep_damaged(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    kontor_sys::file::write_durable(&kontor_sys::file::damaged(path)?, bytes)
 }
 
 fn append(file: &mut Option<File>, bytes: &[u8]) -> io::Result<()> {
@@ -216,6 +265,9 @@ fn append(file: &mut Option<File>, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    if !has_directory(path) {
+        return Err(io::Error::other("the data partition is not there"));
+    }
     kontor_sys::file::write_durable(path, bytes)?;
     OpenOptions::new().append(true).open(path)
 }

@@ -67,6 +67,7 @@ pub(super) fn all(consoles: &[String], memory_mib: u32) -> Vec<Service> {
         essential(daemon("dhcpd", &[SITE], 202, &[NetRaw, NetBindService], 96)),
         // The first leases before the clock.
         daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
+        disk_watch(),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
         on_demand(CLOCK, &["storage", "save-clock"]),
         on_demand(LEAVE, &["storage", "leave"]),
@@ -115,6 +116,14 @@ fn modules() -> Service {
 fn storage() -> Service {
     let mut service = root(STORAGE, &[], Kind::OneShot, 512);
     service.spec.start_deadline = Duration::from_secs(600);
+    service
+}
+
+/// Takes over when storage has found its disk, or has given up.
+fn disk_watch() -> Service {
+    let mut service = root("disk", &[STORAGE], NOTIFY, 64);
+    service.args = vec!["storage".into(), "watch".into()];
+    service.spec.watchdog = Some(WATCHDOG);
     service
 }
 

@@ -100,27 +100,36 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
     fn read(&mut self) -> bool {
         let Some(ports) = self.disk.read(&self.ports_path) else { return false };
         let Some(lease) = self.disk.read(&self.lease_path) else { return false };
-        match parse::<Vec<Pin>>(&self.ports_path, ports).filter(|pins| !pins.is_empty()) {
+        let ports = self.parse::<Vec<Pin>>(self.ports_path.clone(), ports);
+        let lease = self.parse::<Option<L>>(self.lease_path.clone(), lease);
+        match ports.filter(|pins| !pins.is_empty()) {
             Some(pins) => (self.pins, self.pins_saved) = (pins, true),
             None => self.pins_saved = false,
         }
-        match (&self.lease, parse::<Option<L>>(&self.lease_path, lease).flatten()) {
+        match (&self.lease, lease.flatten()) {
             (None, stored) => (self.lease, self.lease_saved) = (stored, true),
             (Some(_), _) => self.lease_saved = false,
         }
         true
     }
-}
 
-fn parse<T: DeserializeOwned>(path: &Path, bytes: Option<Vec<u8>>) -> Option<T> {
-    serde_json::from_slice(&bytes?)
-        .inspect_err(|error| eprintln!("{} is not usable and ignored: {error}", path.display()))
-        .ok()
+    /// The value in a file; one that has none is set aside, so that people can look at it.
+    fn parse<T: DeserializeOwned>(&mut self, path: PathBuf, bytes: Option<Vec<u8>>) -> Option<T> {
+        match serde_json::from_slice(&bytes?) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                eprintln!("{} is damaged and kept aside: {error}", path.display());
+                self.disk.set_aside(path);
+                None
+            }
+        }
+    }
 }
 
 enum Job {
     Read(PathBuf),
     Write(PathBuf, Vec<u8>),
+    SetAside(PathBuf),
 }
 
 enum Done {
@@ -165,6 +174,12 @@ impl Disk {
         }
     }
 
+    fn set_aside(&mut self, path: PathBuf) {
+        if let Some(Done::Written(Err(error))) = self.run(Job::SetAside(path)) {
+            eprintln!("a damaged file cannot be kept: {error}");
+        }
+    }
+
     fn run(&mut self, job: Job) -> Option<Done> {
         if self.overdue {
             self.done.try_recv().ok()?;
@@ -184,6 +199,7 @@ fn work(jobs: &Receiver<Job>, done: &Sender<Done>) {
     for job in jobs {
         let answer = match job {
             Job::Read(path) => Done::Read(std::fs::read(path).ok()),
+            Job::SetAside(path) => Done::Written(kontor_sys::file::set_aside(&path).map(drop)),
             Job::Write(path, bytes) => Done::Written(kontor_sys::file::write_durable(&path, &bytes)),
         };
         if done.send(answer).is_err() {
@@ -245,6 +261,10 @@ mod tests {
             let mut store = store(dir.path());
             assert!(store.sync());
             assert_eq!((store.pins(), store.lease()), (&[][..], None));
+            for name in ["ports.json", "wan-lease.json"] {
+                let aside = dir.path().join("netd").join(format!("{name}.damaged"));
+                assert_eq!(std::fs::read_to_string(aside).unwrap(), content, "{name} is kept for people");
+            }
         }
     }
 

@@ -53,7 +53,9 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     let status = in_force::apply(paths, &choice.text, &choice.site, choice.origin, choice.error)?;
     if durable && choice.origin == SiteOrigin::File {
         // The site is in force either way; without these only the way back is missing.
-        let stored = store::promote(paths, &choice.text).and_then(|()| copy::write(paths, &choice.text));
+        let stored = store::promote(paths, &choice.text)
+            .and_then(|()| copy::write(paths, &choice.text))
+            .and_then(|_| store::note_unrecorded(paths, &choice.text));
         if let Err(error) = stored {
             eprintln!("the last good site cannot be stored: {error}");
         }

@@ -61,6 +61,32 @@ pub(super) fn read_limited(source: impl Read) -> io::Result<Vec<u8>> {
 
 /// Stores a validated file as the operator's newest; returns its number in the history.
 pub(super) fn store(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
+    let number = record(paths, text, info)?;
+    write_durable(&paths.state_site(), text.as_bytes())?;
+    // The file is stored: that an old one is not gone must not look as if it were not.
+    if let Err(error) = prune(paths) {
+        eprintln!("old entries of the history cannot be removed: {error}");
+    }
+    Ok(number)
+}
+
+/// The operator's file came by another way than a load (with the seed, on a restored disk): it is history too.
+pub(super) fn note_unrecorded(paths: &Paths, text: &str) -> io::Result<()> {
+    let newest =
+        numbers(paths)?.last().map(|number| history_directory(paths).join(format!("{number:04}.toml")));
+    if newest.is_some_and(|path| fs::read(path).is_ok_and(|recorded| recorded == text.as_bytes())) {
+        return Ok(());
+    }
+    let info = Info {
+        who: "seed".to_owned(),
+        when: crate::calendar::utc(std::time::SystemTime::now()),
+        why: "found on the disk at boot".to_owned(),
+    };
+    record(paths, text, &info).map(drop)
+}
+
+/// A new entry of the history; its number.
+fn record(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
     let history = history_directory(paths);
     // What is above belongs to all daemons; the site itself (password hash, names) to root alone.
     fs::create_dir_all(&paths.state)?;
@@ -69,11 +95,6 @@ pub(super) fn store(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
     let header = toml::to_string(info).map_err(io::Error::other)?;
     write_durable(&history.join(format!("{number:04}.info.toml")), header.as_bytes())?;
     write_durable(&history.join(format!("{number:04}.toml")), text.as_bytes())?;
-    write_durable(&paths.state_site(), text.as_bytes())?;
-    // The file is stored: that an old one is not gone must not look as if it were not.
-    if let Err(error) = prune(paths) {
-        eprintln!("old entries of the history cannot be removed: {error}");
-    }
     Ok(number)
 }
 

@@ -1,6 +1,7 @@
 //! The state in the first sector of the `bootstate` partition (the site's copies behind it are `site`'s).
 //!
-//! Written in place and synchronously; no file system is involved.
+//! Written in place and synchronously; no file system is involved. The frame that GRUB needs around it is kept
+//! whole too.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,6 +9,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::Context as _;
+use kontor_boot::frame::{FRAME_OFFSET, frame};
 use kontor_boot::slots::{BootState, SECTOR, Slot, StateError};
 use nix::fcntl::OFlag;
 
@@ -34,6 +36,19 @@ impl BootStateFile {
         let state = BootState::fresh();
         self.write(state)?;
         Ok(state)
+    }
+
+    /// Restores the frame through which GRUB reaches the sector; whether it was damaged.
+    pub(super) fn restore_frame(&mut self) -> io::Result<bool> {
+        let wanted = frame();
+        let mut found = vec![0; wanted.len()];
+        self.0.read_exact_at(&mut found, FRAME_OFFSET)?;
+        if found == wanted {
+            return Ok(false);
+        }
+        self.0.write_all_at(&wanted, FRAME_OFFSET)?;
+        self.0.sync_all()?;
+        Ok(true)
     }
 
     /// The running slot has proved itself.
@@ -85,5 +100,20 @@ mod tests {
         assert_eq!(file.read().unwrap(), Ok(state));
         assert_eq!(state.last_good, Slot::B);
         assert_eq!(file.give_back(Slot::B).unwrap(), state, "it has all its tries");
+    }
+
+    #[test]
+    fn a_damaged_frame_is_restored_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = partition(&directory);
+        let state = file.reset().unwrap();
+        assert!(file.restore_frame().unwrap());
+        assert!(!file.restore_frame().unwrap());
+        file.0.write_all_at(b"garbage", FRAME_OFFSET + 3000).unwrap();
+        assert!(file.restore_frame().unwrap());
+        let start = kontor_boot::frame::bootstate(&state);
+        let mut found = vec![0; start.len()];
+        file.0.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == start, "it is what the builder writes");
     }
 }

@@ -25,7 +25,12 @@ const RUN_CLOCK: &str = "/run/kontor/storage/clock";
 /// Steps the clock forward to the saved time; never backward.
 pub(super) fn restore() {
     note_moment();
-    let Some(saved) = saved() else { return };
+    let Some(saved) = saved() else {
+        if Path::new(STATE_CLOCK).exists() {
+            eprintln!("warning: {STATE_CLOCK} is damaged or impossible: the last known time is lost");
+        }
+        return;
+    };
     if saved > now()
         && let Err(error) = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(saved))
     {

@@ -17,8 +17,10 @@ mod bootstate;
 mod clock;
 mod data;
 mod disk;
+mod prober;
 mod seed;
 mod table;
+mod watch;
 
 use bootstate::BootStateFile;
 use disk::Disk;
@@ -34,7 +36,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         ["mark-good"] => mark_good(),
         ["save-clock"] => clock::save(),
         ["leave"] => leave(),
-        _ => bail!("usage: kontor storage [boot | mark-good | save-clock | leave]"),
+        ["watch"] => watch::run(),
+        ["detach"] => watch::detach(),
+        _ => bail!("usage: kontor storage [boot | mark-good | save-clock | leave | watch | detach]"),
     }
 }
 
@@ -137,6 +141,9 @@ fn read_boot_state(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<()
         }
     };
     status.slot.tries = state.tries;
+    if file.restore_frame().context("GRUB's frame")? {
+        status.problems.push("the boot state was damaged: GRUB could count no tries; restored".to_owned());
+    }
     Ok(())
 }
 

@@ -5,10 +5,10 @@ use std::fs::OpenOptions;
 use kontor_boot::BootState;
 
 use super::*;
-use crate::image::bootstate::bootstate;
 use crate::image::declaration::PartitionSizes;
 use crate::image::disk::{self, BiosBoot};
 use crate::image::seed;
+use kontor_boot::frame::bootstate;
 
 const MIB: u64 = 1 << 20;
 

@@ -54,6 +54,63 @@ fn failed_write_is_told_and_made_good() {
 }
 
 #[test]
+fn a_disk_that_goes_is_noticed_without_a_write_and_taken_back() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("dhcpd");
+    std::fs::create_dir(&directory).unwrap();
+    let mut store = Store::start(directory.join("leases.journal")).unwrap();
+    store.load().unwrap();
+    store.rewrite(&[record(1)]);
+    store.check();
+    assert!(store.durable());
+    std::fs::remove_dir_all(&directory).unwrap();
+    store.check();
+    assert!(!store.durable() && store.wants_rewrite(1));
+    assert_eq!(store.problems().collect::<Vec<_>>(), ["the data partition is gone"]);
+    store.rewrite(&[record(1)]);
+    assert!(!store.durable() && !directory.exists(), "nothing is made where no disk is mounted");
+    std::fs::create_dir(&directory).unwrap();
+    store.rewrite(&[record(1)]);
+    store.append(&[record(2)]);
+    let replay = Store::start(directory.join("leases.journal")).unwrap().load().unwrap();
+    assert_eq!(replay.records, [record(1), record(2)]);
+}
+
+#[test]
+fn a_damaged_journal_is_kept_aside_and_a_torn_one_is_not() {
+    let good = record(1).to_line();
+    for (content, kept) in [
+        (String::new(), false),
+        (good.clone(), false),
+        (format!("{good}{}", &good[..30]), false),
+        (format!("{good}garbage\n{good}"), true),
+        ("\0\0\0garbage".to_owned(), true),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("leases.journal");
+        std::fs::write(&path, &content).unwrap();
+        let mut store = Store::start(path).unwrap();
+        store.load().unwrap();
+        store.rewrite(&[record(1)]);
+        assert!(store.durable());
+        let aside = std::fs::read_to_string(root.path().join("leases.journal.damaged")).ok();
+        assert_eq!(aside, kept.then_some(content.clone()), "{content:?}");
+        assert_eq!(store.problems().next().is_some(), kept, "{content:?}");
+    }
+}
+
+#[test]
+fn a_directory_in_the_journal_s_place_is_set_aside() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("leases.journal");
+    std::fs::create_dir(&path).unwrap();
+    let mut store = Store::start(path.clone()).unwrap();
+    store.load().unwrap();
+    store.rewrite(&[record(1)]);
+    assert!(store.durable() && path.is_file() && root.path().join("leases.journal.damaged").is_dir());
+}
+
+#[test]
 fn of_a_journal_that_is_too_large_the_newest_part_counts() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("leases.journal");

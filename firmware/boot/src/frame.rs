@@ -3,10 +3,11 @@
 //! GRUB 2.12 reads a raw block list but refuses to save through one; it saves through a file whose sectors it
 //! knows. So the partition is also the smallest ISO 9660 volume there can be (ECMA-119): its descriptors lie
 //! behind the 32 KiB that the standard leaves to the system, and its only file, `GRUBENV`, is the sector at
-//! offset 0. Nothing ever writes the frame again; every change of the state is one sector, in place.
+//! offset 0. The builder writes the frame; the box writes it again only when it finds it damaged, for without it
+//! GRUB can count no tries. Every change of the state is one sector, in place.
 
-use kontor_boot::BootState;
-use kontor_boot::partition::BOOTSTATE_SIZE;
+use crate::partition::BOOTSTATE_SIZE;
+use crate::slots::{BootState, SECTOR};
 
 /// Bytes of an ISO 9660 block.
 const BLOCK: usize = 2048;
@@ -16,6 +17,9 @@ const TERMINATOR: usize = 17;
 const ROOT: usize = 18;
 const PATH_TABLE_LE: usize = 19;
 const PATH_TABLE_BE: usize = 20;
+
+/// Where the frame begins: before it are the state and what the standard leaves to the system.
+pub const FRAME_OFFSET: u64 = (DESCRIPTOR * BLOCK) as u64;
 
 /// Name of the file as GRUB knows it.
 pub const FILE: &str = "/grubenv";
@@ -28,17 +32,23 @@ const REGULAR: u8 = 0;
 #[must_use]
 pub fn bootstate(state: &BootState) -> Vec<u8> {
     let mut bytes = vec![0; (PATH_TABLE_BE + 1) * BLOCK];
-    bytes[..kontor_boot::slots::SECTOR].copy_from_slice(&state.encode());
+    bytes[..SECTOR].copy_from_slice(&state.encode());
     block(&mut bytes, DESCRIPTOR).copy_from_slice(&primary_descriptor());
     block(&mut bytes, TERMINATOR)[..7].copy_from_slice(b"\xffCD001\x01");
     let root = directory_record(&[0], ROOT, BLOCK, DIRECTORY);
     let parent = directory_record(&[1], ROOT, BLOCK, DIRECTORY);
-    let file = directory_record(b"GRUBENV.;1", 0, kontor_boot::slots::SECTOR, REGULAR);
+    let file = directory_record(b"GRUBENV.;1", 0, SECTOR, REGULAR);
     let records = [root, parent, file].concat();
     block(&mut bytes, ROOT)[..records.len()].copy_from_slice(&records);
     block(&mut bytes, PATH_TABLE_LE)[..8].copy_from_slice(&[1, 0, ROOT as u8, 0, 0, 0, 1, 0]);
     block(&mut bytes, PATH_TABLE_BE)[..8].copy_from_slice(&[1, 0, 0, 0, 0, ROOT as u8, 0, 1]);
     bytes
+}
+
+/// The frame alone, from [`FRAME_OFFSET`] on.
+#[must_use]
+pub fn frame() -> Vec<u8> {
+    bootstate(&BootState::fresh()).split_off(DESCRIPTOR * BLOCK)
 }
 
 fn block(bytes: &mut [u8], number: usize) -> &mut [u8] {
@@ -109,6 +119,7 @@ mod tests {
         let bytes = bootstate(&BootState::fresh());
         assert!(bytes[512..32 << 10].iter().all(|byte| *byte == 0));
         assert!(bytes.len() <= 64 << 10);
+        assert_eq!(bytes[FRAME_OFFSET as usize..], frame());
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! The disk is pulled or crawls: leases and names go on, and the box says so.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::block::trace::{Base, Recorder};
+use qemu_tests::block::{BlockServer, Mood};
+use qemu_tests::console::site_with_root_shell;
+use qemu_tests::disk::Disk;
+use qemu_tests::{BoxOptions, PcOptions, World};
+use xtask::qemu::disk::{MACHINE_SIZE, copy_sparse};
+
+use crate::office::Office;
+
+/// Detection of what does not announce itself takes up to half a minute of the box's time.
+const NOTICE_LIMIT: Duration = Duration::from_secs(240);
+/// Name of a PC that comes while the disk is away.
+const NEW_PC: &str = "berta";
+const NOT_DURABLE: &str = "NOTHING IS DURABLE";
+
+/// A disk of a box that the test serves, with this site in its seed.
+pub(crate) fn served_disk(world: &mut World, site: &str) -> Result<BlockServer<Recorder>> {
+    let image = world.artefacts().directory().join("served.img");
+    copy_sparse(&world.equipment()?.image, &image, MACHINE_SIZE)?;
+    Disk::open(&image)?.write_seed(site)?;
+    let base = Base::open(&image)?;
+    // The open file is enough; a failed test leaves no disk behind.
+    std::fs::remove_file(&image)?;
+    BlockServer::start(world.artefacts().socket("served"), Recorder::new(base))
+}
+
+/// The office with a lease, durable, its disk in the test's hand, its operator logged in.
+fn office_with_served_disk(world: &mut World) -> Result<(Office, BlockServer<Recorder>)> {
+    let server = served_disk(world, &site_with_root_shell())?;
+    let served_disk = Some(server.socket().to_owned());
+    let office = Office::boot(world, &BoxOptions { served_disk, ..BoxOptions::default() })?;
+    office.wait_until_durable(world)?;
+    world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    Ok((office, server))
+}
+
+/// The status says `words` sooner or later.
+fn status_says(world: &mut World, office: &Office, words: &str) -> Result<()> {
+    world.eventually(NOTICE_LIMIT, |world| {
+        let status = world.run(office.gateway, "status")?;
+        ensure!(status.contains(words), "the status does not say {words:?}: {status}");
+        Ok(())
+    })
+}
+
+/// The old PC keeps its address, a new one gets another and a name, and the box admits what that is worth.
+fn office_goes_on(world: &mut World, office: &Office) -> Result<std::net::Ipv4Addr> {
+    let before = world.pc(office.pc).lease().context("no lease before")?.address;
+    world.pc(office.pc).restart_dhcp();
+    let after = world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?.address;
+    ensure!(before == after, "{before} became {after}");
+    let new = world.add_pc(office.lan, &PcOptions { mac: [2, 0, 0, 0, 0, 0xb1], name: Some(NEW_PC) });
+    let address = world.wait_for_lease(new, Office::LEASE_LIMIT)?.address.address();
+    let name = format!("{NEW_PC}.office.internal");
+    let found = world.eventually(Office::LEASE_LIMIT, |world| world.resolve(new, &name))?;
+    ensure!(found == address, "{NEW_PC} has {address}, but resolves to {found}");
+    Ok(address)
+}
+
+/// After the disk is back and the power was cut, the lease given without it is known.
+fn lease_came_to_the_disk(world: &mut World, office: &Office, address: std::net::Ipv4Addr) -> Result<()> {
+    world.vm(office.gateway).power_cut()?;
+    world.power_on(office.gateway)?;
+    world.wait_until_ready(office.gateway)?;
+    let name = format!("{NEW_PC}.office.internal");
+    let known = world.eventually(Office::LEASE_LIMIT, |world| world.resolve(office.pc, &name))?;
+    ensure!(known == address, "{name} was {address}, is {known}");
+    Ok(())
+}
+
+pub(crate) fn pulled_and_put_back(world: &mut World) -> Result<()> {
+    let options =
+        BoxOptions { site: Some(site_with_root_shell()), pluggable_disk: true, ..BoxOptions::default() };
+    let office = Office::boot(world, &options)?;
+    office.wait_until_durable(world)?;
+    world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    world.vm(office.gateway).pull_disk()?;
+    status_says(world, &office, "the disk is gone")?;
+    status_says(world, &office, NOT_DURABLE)?;
+    let address = office_goes_on(world, &office)?;
+    let leases = world.run(office.gateway, "leases --json")?;
+    ensure!(leases.contains("\"durable\": false"), "the box still promises durability: {leases}");
+    let log = world.run(office.gateway, "logs disk")?;
+    ensure!(log.contains("the disk is gone"), "the log says nothing: {log}");
+
+    // QEMU refuses until the guest has powered the slot down.
+    world.eventually(NOTICE_LIMIT, |world| world.vm(office.gateway).put_disk_back())?;
+    office.is_durable(world)?;
+    lease_came_to_the_disk(world, &office, address)
+}
+
+pub(crate) fn crawls(world: &mut World) -> Result<()> {
+    let (office, server) = office_with_served_disk(world)?;
+    server.set_mood(Mood::Slow(Duration::from_secs(1)));
+    let address = office_goes_on(world, &office)?;
+    server.set_mood(Mood::Healthy);
+    office.is_durable(world)?;
+    lease_came_to_the_disk(world, &office, address)
+}
