@@ -46,7 +46,8 @@ pub fn plan(table: &Table, disk_size: u64) -> Result<Growth, GrowthError> {
     let entry_blocks = (u64::from(table.entry_count) * 128).div_ceil(SECTOR);
     let backup_entries = last_lba.checked_sub(entry_blocks).ok_or(GrowthError::DiskTooSmall)?;
     let last_usable = backup_entries.checked_sub(1).ok_or(GrowthError::DiskTooSmall)?;
-    if table.entries.iter().any(|entry| entry.last_lba > last_usable) {
+    let beyond = table.entries.iter().any(|entry| entry.last_lba > last_usable);
+    if beyond || table.first_usable_lba > last_usable {
         return Err(GrowthError::DiskTooSmall);
     }
     let mut entries = table.entries.clone();

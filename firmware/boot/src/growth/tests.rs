@@ -56,6 +56,14 @@ fn a_fitting_disk_is_left_as_it_is_and_planning_again_changes_nothing() {
 }
 
 #[test]
+fn a_disk_without_a_usable_block_is_refused() {
+    let empty = Table { entries: Vec::new(), ..table(40 * MIB) };
+    assert_eq!(plan(&empty, 60 * SECTOR), Err(GrowthError::DiskTooSmall));
+    let growth = plan(&empty, 80 * SECTOR).unwrap();
+    assert_eq!(read(&growth.backup), Ok(growth.backup.clone()));
+}
+
+#[test]
 fn a_disk_that_is_too_small_is_refused() {
     for size in [0, 511, 512, 16 * 1024, 33 * MIB] {
         assert_eq!(plan(&table(40 * MIB), size), Err(GrowthError::DiskTooSmall), "{size}");

@@ -6,10 +6,10 @@
 use kontor_dhcp4::client::{Client, ClientConfig, Event};
 use kontor_dhcp4::wire::{MessageType, code};
 use kontor_dhcp4::{Instant, Message};
+use kontor_dhcp4_fuzz::with_options;
 use libfuzzer_sys::fuzz_target;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const HEADER: usize = 240;
 
 /// What a server sends for this request, with the fuzzer's options in the wire's form.
 fn answer(request: &Message, kind: u8, last: u8, options: &[u8]) -> Option<Message> {
@@ -17,12 +17,7 @@ fn answer(request: &Message, kind: u8, last: u8, options: &[u8]) -> Option<Messa
     let mut message = request.reply(kinds[usize::from(kind % 3)]);
     message.yiaddr = [10, 0, 2, last].into();
     message.options.set_address(code::SERVER_ID, [10, 0, 2, 2].into());
-    let mut bytes = message.encode(1 << 16).expect("our own message");
-    // In place of End and padding; what is repeated is appended (RFC 3396).
-    let end = HEADER + bytes.get(HEADER..)?.iter().rposition(|octet| *octet == code::END)?;
-    bytes.truncate(end);
-    bytes.extend_from_slice(options);
-    Message::decode(&bytes).ok()
+    with_options(&message, options)
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -10,9 +10,8 @@ use std::net::Ipv4Addr;
 use kontor_dhcp4::server::{Action, NetworkConfig, Now, Reservation, Server, ServerConfig};
 use kontor_dhcp4::wire::{MessageType, code};
 use kontor_dhcp4::{Instant, Message};
+use kontor_dhcp4_fuzz::with_options;
 use libfuzzer_sys::fuzz_target;
-
-const HEADER: usize = 240;
 
 fn server() -> Server {
     let network = NetworkConfig {
@@ -58,12 +57,7 @@ fn message(kind: u8, client: u8, address: u8, options: &[u8]) -> Option<Message>
     if client & 64 != 0 {
         message.giaddr = [192, 168, 77, 9].into();
     }
-    let mut bytes = message.encode(1 << 16).expect("our own message");
-    // In place of End and padding, the fuzzer's options; what it repeats is appended (RFC 3396).
-    let end = HEADER + bytes.get(HEADER..)?.iter().rposition(|octet| *octet == code::END)?;
-    bytes.truncate(end);
-    bytes.extend_from_slice(options);
-    Message::decode(&bytes).ok()
+    with_options(&message, options)
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -4,6 +4,7 @@
 //! one epoll loop, nothing that blocks. It listens on the box's addresses in internal networks and on
 //! loopback, never on external ones, and drops what comes from anywhere else.
 
+mod announce;
 mod daemon;
 mod listen;
 mod names;

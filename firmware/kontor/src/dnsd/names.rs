@@ -1,13 +1,10 @@
 //! Names of leases, announced by dhcpd over a Unix socket as JSON lines.
 //!
-//! On connecting, the client sends `{"op":"snapshot","names":[{"name","address","network"}…]}`, which
-//! replaces everything announced before (by whichever connection). Then `{"op":"set","seq":N,"name",
-//! "address","network"}` and `{"op":"remove",…}`; each is answered by `{"ack":N}` once queries see it (with
-//! `"error"` when the name was not taken). Only root, dhcpd's user and our own may connect.
+//! The lines are those of `announce`; each is answered once queries see what it says. Only root, dhcpd's user and
+//! our own may connect.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,8 +12,8 @@ use std::path::Path;
 
 use kontor_dns::Zones;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use serde::{Deserialize, Serialize};
 
+use super::announce;
 use super::poller::{Interest, Mark, Poller};
 use super::upstream::would_block;
 
@@ -26,39 +23,6 @@ const DHCPD_UID: u32 = 202;
 const MAX_CLIENTS: usize = 8;
 /// Longest line: a snapshot of as many names as the zones take.
 const MAX_LINE: usize = 4 << 20;
-
-/// One announced name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Announced {
-    name: String,
-    address: Ipv4Addr,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "op", rename_all = "kebab-case")]
-enum Request {
-    Snapshot {
-        names: Vec<Announced>,
-        seq: Option<u64>,
-    },
-    Set {
-        #[serde(flatten)]
-        name: Announced,
-        seq: Option<u64>,
-    },
-    Remove {
-        #[serde(flatten)]
-        name: Announced,
-        seq: Option<u64>,
-    },
-}
-
-#[derive(Debug, Serialize)]
-struct Ack {
-    ack: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
 
 #[derive(Debug)]
 struct Client {
@@ -152,63 +116,10 @@ impl Client {
         let lines = std::mem::replace(&mut self.input, rest);
         let mut answers = Vec::new();
         for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let request = serde_json::from_slice(line).map_err(|error| Some(error.to_string()))?;
-            if let Some(ack) = obey(request, zones) {
-                serde_json::to_writer(&mut answers, &ack).map_err(|error| Some(error.to_string()))?;
-                answers.push(b'\n');
-            }
+            let ack = announce::obey(line, zones).map_err(|error| Some(error.to_string()))?;
+            answers.extend(ack.into_iter().flatten());
         }
         // Acks are tiny; a client that lets them fill the socket's buffer is not waiting for them.
         self.stream.write_all(&answers).map_err(|error| Some(error.to_string()))
-    }
-}
-
-fn obey(request: Request, zones: &mut Zones) -> Option<Ack> {
-    let (seq, result) = match request {
-        Request::Snapshot { names, seq } => {
-            zones.clear_leases();
-            let refused: Vec<&str> = names
-                .iter()
-                .filter(|announced| zones.set_lease(&announced.name, announced.address).is_err())
-                .map(|announced| announced.name.as_str())
-                .collect();
-            if !refused.is_empty() {
-                eprintln!("names socket: {} names of a snapshot were not taken", refused.len());
-            }
-            (seq, Ok(()))
-        }
-        Request::Set { name, seq } => (seq, zones.set_lease(&name.name, name.address)),
-        Request::Remove { name, seq } => {
-            zones.remove_lease(&name.name, name.address);
-            (seq, Ok(()))
-        }
-    };
-    seq.map(|ack| Ack { ack, error: result.err().map(|error| error.to_string()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(line: &str, expect: &Request) {
-        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), *expect);
-    }
-
-    #[test]
-    fn lines_of_dhcpd() {
-        let pc = || Announced { name: "pc1".into(), address: Ipv4Addr::new(192, 168, 77, 100) };
-        check(
-            r#"{"op":"set","seq":7,"name":"pc1","address":"192.168.77.100","network":"lan"}"#,
-            &Request::Set { name: pc(), seq: Some(7) },
-        );
-        check(
-            r#"{"op":"remove","seq":8,"name":"pc1","address":"192.168.77.100","network":"lan"}"#,
-            &Request::Remove { name: pc(), seq: Some(8) },
-        );
-        check(
-            r#"{"op":"snapshot","names":[{"name":"pc1","address":"192.168.77.100","network":"lan"}]}"#,
-            &Request::Snapshot { names: vec![pc()], seq: None },
-        );
     }
 }

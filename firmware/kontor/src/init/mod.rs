@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod board;
+mod command;
 mod control;
 mod groups;
 mod hardware;

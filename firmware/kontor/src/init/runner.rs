@@ -20,7 +20,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-use super::control::{Command, Control};
+use super::command::Command;
+use super::control::Control;
 use super::groups::Groups;
 use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};

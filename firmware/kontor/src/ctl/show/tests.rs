@@ -133,3 +133,15 @@ ADDRESS         NAME  MAC                NETWORK  KIND     LEFT
     );
     assert!(status(&well()).contains("\nnetd     running  7    0\n"));
 }
+
+#[test]
+fn nothing_in_a_status_file_steers_the_terminal() {
+    let json = serde_json::to_string(&well()).unwrap();
+    for text in ["0.1.0", "qemu", "netd", "Nord", "lan", "port1", "pc1", "52:54:00:aa:bb:cc"] {
+        let steering = json.replace(&format!("\"{text}\""), "\"\\u001b[2J\u{7f}\"");
+        let snapshot = serde_json::from_str(&steering).unwrap();
+        for shown in [overview(&snapshot, true), status(&snapshot), leases(&snapshot), links(&snapshot)] {
+            assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{text}: {shown:?}");
+        }
+    }
+}
