@@ -123,9 +123,7 @@ fn services(init: Option<&InitStatus>) -> String {
     let (good, bad): (Vec<_>, Vec<_>) = init.services.iter().partition(|service| well(service.state));
     let mut parts: Vec<String> = bad
         .iter()
-        .map(|service| {
-            format!("{} {} ({})", service.name, state(service.state), service.detail)
-        })
+        .map(|service| format!("{} {} ({})", service.name, state(service.state), service.detail))
         .collect();
     parts.push(match bad.is_empty() {
         true => format!("all {} well", good.len()),
