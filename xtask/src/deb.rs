@@ -1,4 +1,5 @@
-//! What is inside a `.deb`: the entries of its data member, streamed, with owners, modes, devices and attributes.
+//! What is inside a `.deb`: its control file, and the entries of its data member, streamed, with owners, modes,
+//! devices and attributes.
 //!
 //! Nothing is unpacked here and no maintainer script is read. Paths that leave the package's root are refused.
 
@@ -7,6 +8,9 @@ use std::io::{BufReader, Read, Write};
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8Path;
+
+/// How the name of the member with the files begins.
+const DATA: &str = "data.tar";
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,14 +81,41 @@ pub fn data(deb: impl AsRef<Utf8Path>, output: &mut impl Write) -> Result<()> {
     let deb = deb.as_ref();
     let file = File::open(deb).with_context(|| format!("opening {deb}"))?;
     let copy = |_: &str, mut data: Box<dyn Read + '_>| Ok(std::io::copy(&mut data, output).map(drop)?);
-    with_data(BufReader::with_capacity(1 << 17, file), copy).with_context(|| format!("package {deb}"))
+    with_member(BufReader::with_capacity(1 << 17, file), DATA, copy).with_context(|| format!("package {deb}"))
 }
 
-fn read(reader: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
-    with_data(reader, |name, data| read_tar(data, each).with_context(|| format!("member {name}")))
+/// The package's control file: name, relations, home page.
+pub fn control(deb: impl AsRef<Utf8Path>) -> Result<String> {
+    let deb = deb.as_ref();
+    let file = File::open(deb).with_context(|| format!("opening {deb}"))?;
+    read_control(BufReader::new(file)).with_context(|| format!("package {deb}"))
 }
 
-fn with_data(reader: impl Read, then: impl FnOnce(&str, Box<dyn Read + '_>) -> Result<()>) -> Result<()> {
+/// As [`control`], of a package that is already open.
+pub fn read_control(reader: impl Read) -> Result<String> {
+    let mut control = None;
+    let mut each = |entry: Entry| {
+        if let ("control", Kind::File { bytes }) = (entry.path.as_str(), entry.kind) {
+            control = Some(String::from_utf8(bytes).context("the control file is not UTF-8")?);
+        }
+        Ok(())
+    };
+    with_member(reader, "control.tar", |name, member| {
+        read_tar(member, &mut each).with_context(|| format!("member {name}"))
+    })?;
+    control.context("a package without a control file")
+}
+
+/// As [`entries`], of a package that is already open.
+pub fn read(reader: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
+    with_member(reader, DATA, |name, data| read_tar(data, each).with_context(|| format!("member {name}")))
+}
+
+fn with_member(
+    reader: impl Read,
+    wanted: &str,
+    then: impl FnOnce(&str, Box<dyn Read + '_>) -> Result<()>,
+) -> Result<()> {
     let mut archive = ar::Archive::new(reader);
     let mut first = true;
     while let Some(member) = archive.next_entry() {
@@ -93,12 +124,12 @@ fn with_data(reader: impl Read, then: impl FnOnce(&str, Box<dyn Read + '_>) -> R
         if std::mem::take(&mut first) {
             check_format(&name, &mut member)?;
         }
-        if name.starts_with("data.tar") {
-            let data = decompress(&name, member)?;
+        if let Some(suffix) = name.strip_prefix(wanted) {
+            let data = decompress(suffix, member).with_context(|| format!("member {name}"))?;
             return then(&name, data);
         }
     }
-    bail!("no data.tar member: not a Debian package, or truncated")
+    bail!("no {wanted} member: not a Debian package, or truncated")
 }
 
 /// The first member says the format's version (deb(5)); only major 2 exists.
@@ -109,16 +140,16 @@ fn check_format(name: &str, member: &mut impl Read) -> Result<()> {
     Ok(())
 }
 
-fn decompress<'a>(name: &str, member: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    Ok(match name {
-        "data.tar" => Box::new(member),
-        "data.tar.gz" => Box::new(flate2::read::GzDecoder::new(member)),
+fn decompress<'a>(suffix: &str, member: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(match suffix {
+        "" => Box::new(member),
+        ".gz" => Box::new(flate2::read::GzDecoder::new(member)),
         // Large packages are compressed in blocks, which are decompressed at the same time.
-        "data.tar.xz" => {
+        ".xz" => {
             Box::new(liblzma::bufread::XzDecoder::new_parallel(BufReader::with_capacity(1 << 17, member)))
         }
-        "data.tar.zst" => Box::new(zstd::Decoder::new(member)?),
-        other => bail!("member {other}: unknown compression"),
+        ".zst" => Box::new(zstd::Decoder::new(member)?),
+        other => bail!("unknown compression {other:?}"),
     })
 }
 

@@ -8,6 +8,7 @@ pub mod flash;
 pub mod image;
 pub mod qemu;
 pub mod reproduce;
+pub mod sbom;
 pub mod scratch;
 pub mod tools;
 pub mod workspace;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::command::{bench, flash, image, lock, reproduce, run, site, sizes, test};
+use xtask::command::{bench, flash, image, lock, reproduce, run, sbom, site, sizes, test};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ enum Command {
     Test(test::Args),
     Reproduce(reproduce::Args),
     Sizes(sizes::Args),
+    Sbom(sbom::Args),
     Site(site::Args),
     Bench(bench::Args),
 }
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
         Command::Sizes(args) => sizes::run(&args),
+        Command::Sbom(args) => sbom::run(&args),
         Command::Site(args) => site::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

@@ -11,6 +11,7 @@ pub mod image;
 pub mod lock;
 pub mod reproduce;
 pub mod run;
+pub mod sbom;
 pub mod site;
 pub mod sizes;
 pub mod test;

@@ -17,6 +17,7 @@ use self::step::Steps;
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::archive::sets;
+use crate::sbom;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
@@ -107,7 +108,12 @@ pub fn plan(options: &ImageOptions) -> Result<Plan> {
 /// When anything fails or a size is over its budget; there is then no new image, and an old one is as it was.
 pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
     let built = Build::prepare(options)?;
-    let files = built.release()?;
+    let (files, sbom) = std::thread::scope(|scope| {
+        let sbom = scope.spawn(|| built.sbom().make(&built.steps));
+        (built.release(), sbom.join())
+    });
+    let files = files?;
+    let sbom = sbom.map_err(|_| anyhow!("making the SBOM panicked"))??;
     let measured = files.measured(&built.plan.product)?;
     budget::check(&measured)?;
     let began = Instant::now();
@@ -117,6 +123,7 @@ pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
         began.elapsed().as_secs_f32(),
         built.plan.output
     ));
+    sbom.copy_beside(&built.plan.output)?;
     Ok(BuiltImage { path: built.plan.output, slot_image: files.slot_image(), measured, tools: built.tools })
 }
 
@@ -129,9 +136,23 @@ pub fn measure(options: &ImageOptions) -> Result<Vec<Measured>> {
     built.release()?.measured(&built.plan.product)
 }
 
+/// Makes the document that says what an image is made of; nothing is built.
+///
+/// # Errors
+/// When a package cannot be had, or a part names no licence.
+pub fn sbom(options: &ImageOptions) -> Result<sbom::Written> {
+    let workspace = Workspace::locate();
+    let lock = checked_lock(&workspace)?;
+    let plan = Plan::new(options, &workspace, &lock)?;
+    let steps = Steps::open(workspace.images().join("steps"))?;
+    let cache = Cache::open(&options.fetch)?;
+    sbom::Source { plan: &plan, lock: &lock, cache: &cache, workspace: &workspace }.make(&steps)
+}
+
 /// Everything a build needs before its first step.
 struct Build {
     plan: Plan,
+    lock: LockFile,
     steps: Steps,
     tools: Tools,
     cache: Cache,
@@ -152,7 +173,11 @@ impl Build {
         steps.say("packages and tools: ready");
         // The lock may have changed with what the mirror has.
         let plan = Plan::new(options, &workspace, &lock)?;
-        Ok(Self { plan, steps, tools, cache, workspace, program: options.program.clone() })
+        Ok(Self { plan, lock, steps, tools, cache, workspace, program: options.program.clone() })
+    }
+
+    fn sbom(&self) -> sbom::Source<'_> {
+        sbom::Source { plan: &self.plan, lock: &self.lock, cache: &self.cache, workspace: &self.workspace }
     }
 
     /// Compiles the program while everything that does not need it is made.
