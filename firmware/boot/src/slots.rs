@@ -116,8 +116,8 @@ impl BootState {
             .map_or(Boot::Nothing, Boot::LastGood)
     }
 
-    /// The running slot is left in order, by somebody's wish: the boot did not fail, whether or not it had the
-    /// time to prove itself, so its try comes back.
+    /// The running slot is left in order, by somebody's wish, before it had the time to prove itself: the boot did
+    /// not fail, so its try comes back.
     pub fn give_back(&mut self, slot: Slot) {
         let tries = &mut self.tries[slot.index()];
         *tries = tries.saturating_add(1).min(MAX_TRIES);

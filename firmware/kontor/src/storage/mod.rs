@@ -46,6 +46,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long a disk may take at all: many spinning up one after the other need half a minute.
 const LATE_PATIENCE: Duration = Duration::from_secs(60);
+/// Uptime after which a box has had the time to prove itself: a minute for late disks, the rest for a slow start.
+const PROVING_S: u64 = 300;
 
 fn boot() -> anyhow::Result<()> {
     let slot = booted_slot().map(|slot| slot.letter().to_owned());
@@ -180,18 +182,36 @@ fn mark_good() -> anyhow::Result<()> {
     publish(&status)
 }
 
-/// Before an orderly reboot or power-off: the time is kept, and the slot gets the try of this boot back.
+/// Before an orderly reboot or power-off: the time is kept, and a slot that nobody gave the time to prove itself gets
+/// the try of this boot back. One that had the time and did not use it has spent it: who switches a box that
+/// does not work off and on again gets the other slot in the end.
 fn leave() -> anyhow::Result<()> {
     let saved = clock::save();
-    if let (Ok(disk), Some(slot)) = (chosen_disk(), booted_slot()) {
+    let uptime = fs::read_to_string("/proc/uptime").context("/proc/uptime")?;
+    if let (true, Ok(disk), Some(slot)) = (is_early(&uptime), chosen_disk(), booted_slot()) {
         BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?.give_back(slot)?;
     }
     saved
 }
 
+/// By the first number of /proc/uptime, in seconds (proc(5)). Giving back to a slot that is good changes nothing.
+fn is_early(uptime: &str) -> bool {
+    let seconds = uptime.split('.').next().and_then(|whole| whole.parse::<u64>().ok());
+    seconds.is_some_and(|seconds| seconds < PROVING_S)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slot_that_had_the_time_to_prove_itself_keeps_its_try_spent() {
+        for (uptime, expected) in
+            [("12.34 20.01\n", true), ("299.99 1.0\n", true), ("300.00 1.0\n", false), ("", false)]
+        {
+            assert_eq!(is_early(uptime), expected, "{uptime:?}");
+        }
+    }
 
     #[test]
     fn the_slot_is_named_on_the_command_line() {
