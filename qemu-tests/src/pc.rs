@@ -158,7 +158,12 @@ impl OfficePc {
         self.stack.sockets.get_mut(handle)
     }
 
-    /// Forgets a socket.
+    /// Gives a TCP connection up at once.
+    pub fn hang_up(&mut self, handle: SocketHandle) {
+        self.stack.hang_up(handle);
+    }
+
+    /// Forgets a socket that has no connection.
     pub fn close(&mut self, handle: SocketHandle) {
         self.stack.sockets.remove(handle);
     }
@@ -192,7 +197,10 @@ impl OfficePc {
 
     /// Forgets a query.
     pub fn finish(&mut self, pending: &Pending) {
-        self.stack.sockets.remove(pending.socket);
+        match pending.transport {
+            Transport::Udp => self.close(pending.socket),
+            Transport::Tcp => self.hang_up(pending.socket),
+        }
     }
 
     fn answer_udp(&mut self, pending: &mut Pending) -> Result<Option<Vec<u8>>> {

@@ -39,6 +39,8 @@ pub struct Stack {
     device: Queues,
     started: Clock,
     next_port: u16,
+    /// TCP sockets given up, each until its peer has been told.
+    leaving: Vec<SocketHandle>,
 }
 
 impl Stack {
@@ -51,7 +53,7 @@ impl Stack {
         config.random_seed = mac.0.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
         let iface = Interface::new(config, &mut device, Instant::ZERO);
         let sockets = SocketSet::new(Vec::new());
-        Self { iface, sockets, plug, device, started, next_port: 49_152 }
+        Self { iface, sockets, plug, device, started, next_port: 49_152, leaving: Vec::new() }
     }
 
     /// Time as smoltcp wants it.
@@ -102,7 +104,22 @@ impl Stack {
             wire.send(self.plug.port, frame)?;
             busy = true;
         }
+        let Self { leaving, sockets, .. } = self;
+        // smoltcp forgets the peer of an aborted connection once the reset is out.
+        leaving.retain(|handle| {
+            let told = sockets.get::<tcp::Socket>(*handle).remote_endpoint().is_none();
+            if told {
+                sockets.remove(*handle);
+            }
+            !told
+        });
         Ok(busy)
+    }
+
+    /// Gives a TCP connection up at once. The peer is told, or it would keep its half for ever.
+    pub fn hang_up(&mut self, handle: SocketHandle) {
+        self.sockets.get_mut::<tcp::Socket>(handle).abort();
+        self.leaving.push(handle);
     }
 
     /// How long nothing needs to be done unless a frame arrives.

@@ -108,7 +108,7 @@ impl World {
             _ => Ok(None),
         });
         if let Err(error) = opened {
-            self.pc(pc).close(socket);
+            self.pc(pc).hang_up(socket);
             return Err(error);
         }
         Ok(Connection { pc, socket })
@@ -133,7 +133,7 @@ impl World {
 
     /// Gives a connection up at once.
     pub fn close(&mut self, connection: Connection) {
-        self.pc(connection.pc).close(connection.socket);
+        self.pc(connection.pc).hang_up(connection.socket);
     }
 
     /// Pings.

@@ -58,6 +58,16 @@ fn pages_are_served_and_counted() -> Result<()> {
     world.finish()
 }
 
+/// More fetches than the server has sockets: none stays behind with half a connection.
+#[test]
+fn a_page_is_served_any_number_of_times() -> Result<()> {
+    let (mut world, pc, _) = pc_at_the_provider("harness-web-often")?;
+    for _ in 0..20 {
+        assert_eq!(world.fetch(pc, WEB, "/")?.status, 200);
+    }
+    world.finish()
+}
+
 #[test]
 fn connections_echo_and_hosts_answer_pings() -> Result<()> {
     let (mut world, pc, _) = pc_at_the_provider("harness-echo")?;
