@@ -1,4 +1,4 @@
-//! The disk is pulled or crawls: leases and names go on, and the box says so.
+//! The disk is pulled, dies, hangs, crawls or is full: leases and names go on, and the box says so.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn office_with_served_disk(world: &mut World) -> Result<(Office, BlockServer<Rec
 }
 
 /// The status says `words` sooner or later.
-fn status_says(world: &mut World, office: &Office, words: &str) -> Result<()> {
+pub(crate) fn status_says(world: &mut World, office: &Office, words: &str) -> Result<()> {
     world.eventually(NOTICE_LIMIT, |world| {
         let status = world.run(office.gateway, "status")?;
         ensure!(status.contains(words), "the status does not say {words:?}: {status}");
@@ -90,6 +90,23 @@ pub(crate) fn pulled_and_put_back(world: &mut World) -> Result<()> {
 
     // QEMU refuses until the guest has powered the slot down.
     world.eventually(NOTICE_LIMIT, |world| world.vm(office.gateway).put_disk_back())?;
+    office.is_durable(world)?;
+    lease_came_to_the_disk(world, &office, address)
+}
+
+pub(crate) fn hangs(world: &mut World) -> Result<()> {
+    let (office, server) = office_with_served_disk(world)?;
+    server.set_mood(Mood::Stalled);
+    let address = office_goes_on(world, &office)?;
+    status_says(world, &office, "the disk does not answer")?;
+    // No daemon waits with it.
+    office.wait_until_online(world)?;
+    let status = world.run(office.gateway, "status")?;
+    for daemon in ["netd", "dhcpd", "dnsd"] {
+        let well = status.lines().any(|line| line.trim().starts_with(daemon) && line.contains("running"));
+        ensure!(well, "{daemon} is not well: {status}");
+    }
+    server.set_mood(Mood::Healthy);
     office.is_durable(world)?;
     lease_came_to_the_disk(world, &office, address)
 }

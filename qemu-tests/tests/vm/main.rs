@@ -20,6 +20,7 @@ mod process_faults;
 mod scene;
 mod site;
 mod slots;
+mod state_faults;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,7 +45,9 @@ const TESTS: &[(&str, Test)] = &[
     ("leases-survive-a-power-cut", office::leases_survive_a_power_cut),
     ("leases-survive-a-power-cut-at-any-of-500-points", power_cut::leases_survive_any_cut),
     ("a-pulled-disk-costs-only-durability-and-comes-back", disk_faults::pulled_and_put_back),
+    ("a-disk-that-hangs", disk_faults::hangs),
     ("a-disk-that-crawls", disk_faults::crawls),
+    ("data-zeroed-keeps-the-office-s-addresses", state_faults::data_zeroed),
     ("a-pc-s-name-resolves-both-ways", names::of_a_pc),
     ("dns-by-udp-and-tcp-and-from-cache", names::forwarded_and_cached),
     ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),

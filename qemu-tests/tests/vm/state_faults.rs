@@ -1,0 +1,44 @@
+//! What survives on the disk is lost or damaged between two boots: the box boots, keeps the office's
+//! addresses, serves it, and says what was lost.
+
+use anyhow::{Result, ensure};
+use kontor_boot::PartitionKind;
+use qemu_tests::console::site_with_root_shell;
+use qemu_tests::{BoxOptions, World};
+
+use crate::disk_faults::status_says;
+use crate::office::Office;
+
+/// Not the default site's network: only a stored site file knows it.
+const LAN: &str = "LAN 192.168.99.1/24";
+
+/// An office with addresses of its own, durable, its PC with a lease.
+fn office_that_was(world: &mut World) -> Result<Office> {
+    let site = site_with_root_shell().replace("192.168.77.", "192.168.99.");
+    let office = Office::boot(world, &BoxOptions { site: Some(site), ..BoxOptions::default() })?;
+    ensure!(office.ready.contains(LAN), "{}", office.ready);
+    office.wait_until_durable(world)?;
+    world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    Ok(office)
+}
+
+/// The box comes up with the office's own addresses and serves it; its operator is logged in.
+fn serves_again(world: &mut World, office: &Office) -> Result<()> {
+    world.power_on(office.gateway)?;
+    let ready = world.wait_until_ready(office.gateway)?;
+    ensure!(ready.contains(LAN), "the office's addresses are lost: {ready}");
+    world.pc(office.pc).restart_dhcp();
+    let lease = world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    ensure!(lease.router.is_some_and(|router| router.octets() == [192, 168, 99, 1]), "{lease:?}");
+    world.log_in(office.gateway)
+}
+
+pub(crate) fn data_zeroed(world: &mut World) -> Result<()> {
+    let office = office_that_was(world)?;
+    world.vm(office.gateway).power_cut()?;
+    world.vm(office.gateway).disk()?.overwrite(PartitionKind::Data, 8 << 20, 0)?;
+    serves_again(world, &office)?;
+    status_says(world, &office, "LAST GOOD site file")?;
+    status_says(world, &office, "the operator's site file is not on the data partition")?;
+    office.is_durable(world)
+}
