@@ -48,6 +48,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-disk-that-hangs", disk_faults::hangs),
     ("a-disk-that-crawls", disk_faults::crawls),
     ("data-zeroed-keeps-the-office-s-addresses", state_faults::data_zeroed),
+    ("system-and-data-missing", state_faults::data_and_system_missing),
     ("a-pc-s-name-resolves-both-ways", names::of_a_pc),
     ("dns-by-udp-and-tcp-and-from-cache", names::forwarded_and_cached),
     ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),

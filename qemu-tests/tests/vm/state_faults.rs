@@ -42,3 +42,14 @@ pub(crate) fn data_zeroed(world: &mut World) -> Result<()> {
     status_says(world, &office, "the operator's site file is not on the data partition")?;
     office.is_durable(world)
 }
+
+pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
+    let office = office_that_was(world)?;
+    world.vm(office.gateway).power_cut()?;
+    let gone = [PartitionKind::System, PartitionKind::Data];
+    world.vm(office.gateway).disk()?.remove_partitions(&gone)?;
+    serves_again(world, &office)?;
+    status_says(world, &office, "no data partition")?;
+    status_says(world, &office, "no system partition")?;
+    status_says(world, &office, "in RAM only")
+}
