@@ -79,7 +79,9 @@ impl Scene {
     ) -> Result<String> {
         world.eventually(BACK_LIMIT, |world| {
             let log = self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{pattern}'"))?;
-            let lines: Vec<&str> = log.lines().filter(|line| line.contains(pattern)).collect();
+            // A message of the kernel may put the echo of the command on a line of its own.
+            let said = |line: &&str| line.contains(pattern) && !line.contains("kontor ctl");
+            let lines: Vec<&str> = log.lines().filter(said).collect();
             ensure!(lines.len() > seen, "no {pattern:?} in the log of {service}:\n{log}");
             Ok(lines[seen].to_owned())
         })
@@ -88,8 +90,8 @@ impl Scene {
     /// Waits until `service` has failed for `reason` and is back; prints how long it was away.
     pub(crate) fn wait_for_recovery(&self, world: &mut World, what: &str, service: &str) -> Result<()> {
         let line = self.wait_for_log(world, service, "ready again after", 0)?;
-        let digits: String = line.chars().skip_while(|c| *c != 'r').filter(char::is_ascii_digit).collect();
-        let away_ms: u64 = digits.parse().with_context(|| line.clone())?;
+        let number = line.rsplit_once("after ").and_then(|(_, rest)| rest.split(' ').next());
+        let away_ms: u64 = number.and_then(|number| number.parse().ok()).with_context(|| line.clone())?;
         println!("{what}: {service} ready again after {away_ms} ms of guest time");
         ensure!(away_ms < SANE_RECOVERY_MS, "{service} was away for {away_ms} ms");
         Ok(())

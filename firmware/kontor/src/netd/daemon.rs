@@ -101,7 +101,7 @@ impl Daemon {
             board,
             site: None,
             pending: None,
-            firewall: Firewall::new(places.nft.clone()),
+            firewall: Firewall::new(places.nft.clone(), places.paths.net_status().with_file_name("firewall")),
             inherited: is_forwarding(&places.proc_sys),
             store: Store::new(&places.paths)?,
             wan: Wan::new(),

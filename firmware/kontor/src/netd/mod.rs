@@ -10,6 +10,7 @@
 mod daemon;
 mod files;
 mod firewall;
+mod generation;
 mod guard;
 mod hardware;
 mod netlink;
