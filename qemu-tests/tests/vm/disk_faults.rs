@@ -94,6 +94,21 @@ pub(crate) fn pulled_and_put_back(world: &mut World) -> Result<()> {
     lease_came_to_the_disk(world, &office, address)
 }
 
+pub(crate) fn answers_with_errors(world: &mut World) -> Result<()> {
+    fails(world, Mood::Failing)
+}
+
+fn fails(world: &mut World, mood: Mood) -> Result<()> {
+    let (office, server) = office_with_served_disk(world)?;
+    server.set_mood(mood);
+    let address = office_goes_on(world, &office)?;
+    status_says(world, &office, "the disk fails")?;
+    status_says(world, &office, NOT_DURABLE)?;
+    server.set_mood(Mood::Healthy);
+    office.is_durable(world)?;
+    lease_came_to_the_disk(world, &office, address)
+}
+
 pub(crate) fn hangs(world: &mut World) -> Result<()> {
     let (office, server) = office_with_served_disk(world)?;
     server.set_mood(Mood::Stalled);

@@ -3,7 +3,8 @@
 
 use anyhow::{Result, ensure};
 use kontor_boot::PartitionKind;
-use qemu_tests::console::site_with_root_shell;
+use kontor_boot::slots::{MAX_TRIES, Slot};
+use qemu_tests::console::{BOOT_LIMIT, site_with_root_shell};
 use qemu_tests::{BoxOptions, World};
 
 use crate::disk_faults::status_says;
@@ -52,4 +53,25 @@ pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
     status_says(world, &office, "no data partition")?;
     status_says(world, &office, "no system partition")?;
     status_says(world, &office, "in RAM only")
+}
+
+pub(crate) fn boot_state_wiped(world: &mut World) -> Result<()> {
+    let office = office_that_was(world)?;
+    world.vm(office.gateway).power_cut()?;
+    // The state and GRUB's frame around it, not the site's copies behind.
+    world.vm(office.gateway).disk()?.overwrite(PartitionKind::BootState, 64 << 10, 0x5a)?;
+    serves_again(world, &office)?;
+    status_says(world, &office, "the boot state was damaged")?;
+    status_says(world, &office, "(good)")?;
+    world.vm(office.gateway).power_cut()?;
+    let state = world.vm(office.gateway).disk()?.boot_state()?;
+    ensure!(state.tries[Slot::A.index()] == MAX_TRIES, "{state:?}");
+    // GRUB takes a try again.
+    world.vm(office.gateway).serial.skip();
+    world.power_on(office.gateway)?;
+    world.expect(office.gateway, "Press Enter", BOOT_LIMIT)?;
+    world.vm(office.gateway).power_cut()?;
+    let state = world.vm(office.gateway).disk()?.boot_state()?;
+    ensure!(state.tries[Slot::A.index()] == MAX_TRIES - 1, "GRUB counts no tries: {state:?}");
+    Ok(())
 }
