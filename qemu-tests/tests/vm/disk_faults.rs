@@ -98,6 +98,11 @@ pub(crate) fn answers_with_errors(world: &mut World) -> Result<()> {
     fails(world, Mood::Failing)
 }
 
+pub(crate) fn is_read_only(world: &mut World) -> Result<()> {
+    // The file system turns read-only at the first write that fails; what it holds can still be read.
+    fails(world, Mood::Unwritable)
+}
+
 fn fails(world: &mut World, mood: Mood) -> Result<()> {
     let (office, server) = office_with_served_disk(world)?;
     server.set_mood(mood);

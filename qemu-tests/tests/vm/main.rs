@@ -48,6 +48,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-disk-that-answers-with-errors", disk_faults::answers_with_errors),
     ("a-disk-that-hangs", disk_faults::hangs),
     ("a-disk-that-crawls", disk_faults::crawls),
+    ("a-data-partition-that-turns-read-only", disk_faults::is_read_only),
     ("data-zeroed-keeps-the-office-s-addresses", state_faults::data_zeroed),
     ("system-and-data-missing", state_faults::data_and_system_missing),
     ("a-wiped-boot-state-counts-tries-again", state_faults::boot_state_wiped),
