@@ -55,6 +55,18 @@ pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
     status_says(world, &office, "in RAM only")
 }
 
+pub(crate) fn data_and_system_garbage(world: &mut World) -> Result<()> {
+    let office = office_that_was(world)?;
+    world.vm(office.gateway).power_cut()?;
+    for kind in [PartitionKind::System, PartitionKind::Data] {
+        world.vm(office.gateway).disk()?.overwrite(kind, 8 << 20, 0xa5)?;
+    }
+    serves_again(world, &office)?;
+    status_says(world, &office, "holds something else")?;
+    status_says(world, &office, "no system partition")?;
+    status_says(world, &office, "in RAM only")
+}
+
 pub(crate) fn boot_state_wiped(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
