@@ -63,6 +63,8 @@ fn corrected_and_kept(world: &mut World, clock_chip: &'static str) -> Result<()>
     world.power_on(scene.office.gateway)?;
     world.wait_until_ready(scene.office.gateway)?;
     scene.enter_shell(world)?;
+    // The office does not wait for the disk, where the time is kept.
+    scene.office.wait_until_durable_in_shell(world)?;
     let time = clock(&scene, world)?;
     ensure!((TRUE_TIME..TRUE_TIME + DAY).contains(&time), "after a restart the clock says {time}");
     scene.office.ensure_lease_is_known(world)
@@ -87,6 +89,7 @@ pub(crate) fn from_the_future(world: &mut World) -> Result<()> {
     world.power_on(scene.office.gateway)?;
     world.wait_until_ready(scene.office.gateway)?;
     scene.enter_shell(world)?;
+    scene.office.wait_until_durable_in_shell(world)?;
     let time = clock(&scene, world)?;
     const YEAR_2028: u64 = 1_830_297_600;
     ensure!((YEAR_2028..YEAR_2028 + DAY).contains(&time), "the clock says {time}");
