@@ -39,6 +39,14 @@ fn office_with_served_disk(world: &mut World) -> Result<(Office, BlockServer<Rec
     Ok((office, server))
 }
 
+/// Runs one line in the root shell of a logged-in operator; what came up.
+pub(crate) fn in_root_shell(world: &mut World, office: &Office, line: &str) -> Result<String> {
+    world.vm(office.gateway).serial.send("shell\r")?;
+    world.expect(office.gateway, "root# ", Office::LEASE_LIMIT)?;
+    world.vm(office.gateway).serial.send(&format!("{line}; exit\r"))?;
+    world.expect(office.gateway, "kontor> ", NOTICE_LIMIT).context(line.to_owned())
+}
+
 /// The status says `words` sooner or later.
 pub(crate) fn status_says(world: &mut World, office: &Office, words: &str) -> Result<()> {
     world.eventually(NOTICE_LIMIT, |world| {

@@ -7,11 +7,14 @@ use kontor_boot::slots::{MAX_TRIES, Slot};
 use qemu_tests::console::{BOOT_LIMIT, site_with_root_shell};
 use qemu_tests::{BoxOptions, World};
 
-use crate::disk_faults::status_says;
+use crate::disk_faults::{in_root_shell, status_says};
 use crate::office::Office;
 
 /// Not the default site's network: only a stored site file knows it.
 const LAN: &str = "LAN 192.168.99.1/24";
+/// Everything in ARCHITECTURE's table that the box keeps on `data`.
+const FILES: &str = "site/site.toml site/good.toml site/history/0001.toml site/history/0001.info.toml \
+                     netd/ports.json netd/wan-lease.json init/clock timed/drift dhcpd/leases.journal";
 
 /// An office with addresses of its own, durable, its PC with a lease.
 fn office_that_was(world: &mut World) -> Result<Office> {
@@ -65,6 +68,28 @@ pub(crate) fn data_and_system_garbage(world: &mut World) -> Result<()> {
     status_says(world, &office, "holds something else")?;
     status_says(world, &office, "no system partition")?;
     status_says(world, &office, "in RAM only")
+}
+
+pub(crate) fn state_files_damaged(world: &mut World) -> Result<()> {
+    let office = office_that_was(world)?;
+    for damage in [
+        "echo garbage > $f; chown 0:0 $f; chmod 0 $f",
+        ": > $f",
+        "head -c 20 $f > $f.cut; mv $f.cut $f",
+        "rm -rf $f; mkdir -p $f/x",
+    ] {
+        let each = format!("cd /data/kontor; for f in {FILES}; do {damage}; done; cd /; sync");
+        in_root_shell(world, &office, &each)?;
+        world.vm(office.gateway).power_cut()?;
+        serves_again(world, &office)?;
+        office.is_durable(world)?;
+        status_says(world, &office, "all ")?;
+    }
+    let kept = in_root_shell(world, &office, "ls /data/kontor/*")?;
+    for name in ["leases.journal.damaged", "ports.json.damaged", "wan-lease.json.damaged"] {
+        ensure!(kept.contains(name), "{name} is not kept: {kept}");
+    }
+    Ok(())
 }
 
 pub(crate) fn boot_state_wiped(world: &mut World) -> Result<()> {
