@@ -16,8 +16,8 @@ use crate::workspace::Workspace;
 
 /// The set the peers come from.
 const PEERS_SET: &str = "bench-build";
-/// The package source, as the peers see it. `file:` would spare a copy, but mmdebstrap refuses it.
-const SOURCE: &str = "copy:///repository";
+/// The package source, as the peers see it. mkosi has a use of its own for `/repository`.
+const SOURCE: &str = "/packages";
 
 /// The peers' tree, and the packages they are given.
 #[derive(Debug)]
@@ -58,7 +58,9 @@ impl Peers {
             "--skip=chroot/mount,cleanup",
         ]);
         command.arg(format!("--include={}", self.names().join(",")));
-        command.args([SUITE, "/work/root", &format!("deb [trusted=yes] {SOURCE} {SUITE} main")]);
+        // `file:` would spare a copy, but mmdebstrap refuses it.
+        let source = format!("deb [trusted=yes] copy://{SOURCE} {SUITE} main");
+        command.args([SUITE, "/work/root", &source]);
         process::run(command).map(drop)
     }
 
@@ -72,9 +74,10 @@ impl Peers {
             "--directory=/work",
             "--output-dir=/work",
             "--distribution=debian",
-            "--local-mirror=copy:///repository",
             "--release=trixie",
         ]);
+        // Of a mirror mkosi takes only `file:` into its own sandbox.
+        command.arg(format!("--local-mirror=file://{SOURCE}"));
         command.args(["--format=disk", "--bootable=yes", "--with-network=no"]);
         command.arg(format!("--package={}", self.names().join(",")));
         process::run(command).map(drop)
@@ -88,9 +91,8 @@ impl Peers {
     fn command(&self, peer: &str, directory: &Utf8Path) -> Result<Command> {
         let repository = directory.join("repository");
         repository::write(&repository, &self.cached, &self.packages)?;
-        let pool = format!("/repository/{}", repository::POOL);
-        let lend =
-            [(directory, "/work"), (repository.as_path(), "/repository"), (self.cached.as_path(), &*pool)];
+        let cached = format!("{SOURCE}/{}", repository::CACHED);
+        let lend = [(directory, "/work"), (repository.as_path(), SOURCE), (self.cached.as_path(), &*cached)];
         let mut command = room::command(self.tools.root(), &lend, peer)?;
         // The room knows one user, so that no file can be given to another.
         command.env("TAR_OPTIONS", "--no-same-owner").env("TMPDIR", "/work");
