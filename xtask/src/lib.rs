@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod bench;
+pub mod cli;
 pub mod command;
 pub mod deb;
 pub mod flash;

@@ -78,6 +78,10 @@ impl Cache {
 
     /// Opens the store in a directory, which is made if it is missing.
     pub fn open_at(root: &Utf8Path, options: &FetchOptions) -> Result<Self> {
+        // Also when nothing turns out to be missing: a mistyped folder must not go unnoticed until then.
+        if let Some(archive) = options.archive.as_ref().filter(|archive| !archive.as_str().is_empty()) {
+            super::keep::opened(archive)?;
+        }
         for folder in ["deb", "index", "partial", "release"] {
             let path = root.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("making the cache folder {path}"))?;

@@ -7,8 +7,15 @@ use crate::archive::cache::FetchOptions;
 use crate::bench::build::room;
 use crate::bench::{LEAST_ROUNDS, Report, boot, build, memory};
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench boot                                 five rounds of each
+  cargo xtask bench memory --rounds 9
+  cargo xtask bench build --rounds 5 --json build.json   for other programs, too";
+
 /// Measure ours against its peers, in turn and in one run
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     which: Which,
@@ -46,14 +53,17 @@ pub struct Common {
 /// When something a benchmark needs is missing, or a subject fails.
 pub fn run(args: &Args) -> Result<()> {
     match &args.which {
-        Which::Boot(common) => finish(common, &boot::run(common)?),
-        Which::Memory(common) => finish(common, &memory::run(common)?),
-        Which::Build(common) => finish(common, &build::run(common)?),
+        Which::Boot(common) => measure(common, boot::run),
+        Which::Memory(common) => measure(common, memory::run),
+        Which::Build(common) => measure(common, build::run),
         Which::Room(args) => room::enter(args),
     }
 }
 
-fn finish(common: &Common, report: &Report) -> Result<()> {
+fn measure(common: &Common, bench: impl FnOnce(&Common) -> Result<Report>) -> Result<()> {
+    // Found before hours of measuring, not after.
+    common.json.as_deref().map_or(Ok(()), super::ensure_writable)?;
+    let report = bench(common)?;
     if let Some(path) = &common.json {
         report.save(path)?;
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask image`: builds a disk image.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
@@ -62,6 +62,9 @@ impl Args {
 /// # Errors
 /// When the image cannot be built.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(program) = &args.program {
+        ensure!(program.is_file(), "--program {program}: there is no such file");
+    }
     if args.dry_run {
         return super::print(image::plan(&args.options())?);
     }

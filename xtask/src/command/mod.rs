@@ -1,9 +1,11 @@
 //! The commands of `cargo xtask`, one file each.
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
+use camino::Utf8Path;
 
 pub mod bench;
 pub mod flash;
@@ -15,6 +17,16 @@ pub mod sbom;
 pub mod site;
 pub mod sizes;
 pub mod test;
+
+/// Fails at once when a result could not be written there at the end of the work. What is there stays as it is.
+fn ensure_writable(path: &Utf8Path) -> Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_str().is_empty()).unwrap_or(Utf8Path::new("."));
+    let tried = match path.exists() {
+        true => OpenOptions::new().append(true).open(path).map(drop),
+        false => tempfile::tempfile_in(folder).map(drop),
+    };
+    tried.with_context(|| format!("cannot write {path}"))
+}
 
 /// Prints a command's result. A reader that has seen enough (`… | head`) is no error.
 fn print(text: impl Display) -> Result<()> {

@@ -42,8 +42,16 @@ const MAX_PORTS: usize = 4;
 /// No 0/o, 1/l: the password is read from a screen and typed.
 const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask run                                       the built-in site; log in as operator
+  cargo xtask run --site office.toml --memory 256
+  cargo xtask run --board pcengines-apu2 --uefi --keep  that machine's ports, disk and watchdog
+  cargo xtask run --exit-when-ready                     does it boot?";
+
 /// Build the image and boot it in QEMU, with its serial console in this terminal
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What to build: the name of a file in images/
     #[arg(default_value = "branch")]

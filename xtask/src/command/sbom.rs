@@ -1,6 +1,6 @@
 //! `cargo xtask sbom`: what an image is made of, as a document that other programs read.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
@@ -50,6 +50,11 @@ pub enum Format {
 /// When a package cannot be had, or a part has no licence.
 pub fn run(args: &Args) -> Result<()> {
     let Format::Cyclonedx = args.format;
+    ensure!(
+        args.output.is_none() || args.output != args.texts,
+        "--output and --texts name the same file; each needs its own"
+    );
+    [&args.output, &args.texts].into_iter().flatten().try_for_each(|path| super::ensure_writable(path))?;
     let options =
         ImageOptions { product: args.product.clone(), fetch: args.fetch.clone(), ..ImageOptions::default() };
     let made = image::sbom(&options)?;

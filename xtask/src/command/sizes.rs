@@ -6,8 +6,14 @@ use crate::archive::cache::FetchOptions;
 use crate::image::budget::{self, Measured, kib};
 use crate::image::{self, ImageOptions};
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask sizes          a table, largest first
+  cargo xtask sizes --json   for other programs";
+
 /// Show what makes up an image; fail when something is over its budget
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The product: the name of a file in images/
     #[arg(default_value = "branch")]

@@ -68,6 +68,9 @@ pub fn run(args: &Args) -> Result<()> {
     cargo_test(&["--package", QEMU_TESTS], args, &variables, &mut tally)?;
     print!("{}", tally.summary(started.elapsed()));
     std::io::stdout().flush()?;
+    if let Some(filter) = args.filter.as_ref().filter(|_| tally.is_empty()) {
+        bail!("no test's name contains {filter:?}; `cargo xtask test` without it runs all");
+    }
     if tally.failed > 0 { bail!("{} tests failed", tally.failed) } else { Ok(()) }
 }
 

@@ -51,6 +51,11 @@ impl Tally {
         self.troubles.push(what.to_owned());
     }
 
+    /// Whether no test was even met.
+    pub(super) fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.skipped == 0
+    }
+
     /// The end of the output; its last line is `N passed, N failed, N skipped`.
     pub(super) fn summary(&self, elapsed: Duration) -> String {
         let mut text = format!("\n=== {} s\n", elapsed.as_secs());
@@ -92,6 +97,19 @@ mod tests {
              test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
             "5 passed, 1 failed, 0 skipped",
         );
+    }
+
+    #[test]
+    fn a_filter_that_fits_no_test_is_told_from_tests_that_ran() {
+        let mut tally = Tally::default();
+        tally.line(
+            "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0s",
+        );
+        assert!(tally.is_empty());
+        tally.line(
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 8 filtered out; finished in 0s",
+        );
+        assert!(!tally.is_empty());
     }
 
     #[test]
