@@ -42,6 +42,9 @@ pub struct Kernel {
     pub load: Vec<String>,
     /// Words of the command line.
     pub cmdline: Vec<String>,
+    /// Whether modules keep their signatures, for Secure Boot.
+    #[serde(default)]
+    pub module_signatures: bool,
 }
 
 /// Sizes in MiB.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::kernel::{BACKGROUND, EARLY, MODULES, depmod, write};
-use super::module_file::{section, slimmed};
+use super::module_file::{Form, section};
 use super::modules::{ModuleIndex, ModuleInfo};
 use crate::archive::cache::parallel;
 use crate::deb;
@@ -95,18 +95,18 @@ impl KernelArchive {
         self.directory.join(IMAGE)
     }
 
-    /// Copies the wanted modules and all they need, uncompressed and with indexes of their own, into `out`.
+    /// Copies the wanted modules and all they need, uncompressed, in this form and with indexes of their own, into `out`.
     ///
     /// # Errors
     /// When the kernel has no module of a wanted name.
-    pub fn select(&self, wanted: &[String], out: &Utf8Path, tools: &Tools) -> Result<()> {
+    pub fn select(&self, wanted: &[String], form: Form, out: &Utf8Path, tools: &Tools) -> Result<()> {
         let reader = Reader { archive: self, modules: Mutex::default() };
         let builtin = String::from_utf8_lossy(&self.file("modules.builtin")?).into_owned();
         let paths = self.files.keys().filter_map(|path| path.strip_suffix(".xz"));
         let index = ModuleIndex::explore(paths, &builtin, wanted, |paths| reader.infos(paths))?;
         let target = out.join(MODULES).join(&self.version);
         for module in index.closure(wanted)? {
-            write(&target.join(&module.path), &reader.module(&module.path)?)?;
+            write(&target.join(&module.path), &form.of(reader.module(&module.path)?))?;
         }
         for name in PACKAGED {
             write(&target.join(name), &self.file(name)?)?;
@@ -152,10 +152,9 @@ impl Reader<'_> {
         })
     }
 
-    /// As it goes onto the box.
     fn module(&self, path: &str) -> Result<Vec<u8>> {
         let known = self.modules.lock().map_err(|_| anyhow!("another thread panicked"))?.remove(path);
-        Ok(slimmed(known.map_or_else(|| self.decompressed(path), Ok)?))
+        known.map_or_else(|| self.decompressed(path), Ok)
     }
 
     fn decompressed(&self, path: &str) -> Result<Vec<u8>> {

@@ -3,7 +3,7 @@
 //! - The appended signature: checking it is an ECDSA verification per module, as long as all the rest of a boot
 //!   together on a slow processor. Modules come from the initramfs, which is bound by the release's manifest, so it
 //!   proves nothing that is not proved already. Only under Secure Boot, where the kernel is locked down and takes
-//!   signed modules alone, is it needed.
+//!   signed modules alone, is it needed; a product asks for it with `module-signatures` ([`Form::Signed`]).
 //! - `__mcount_loc`, by which ftrace finds every function of the module, at each insertion, to be able to trace it.
 //!   The calls themselves are no-operations since the kernel was compiled.
 //! - `.BTF`, type information for BPF programs; the first module with one makes the kernel take up its own, too.
@@ -22,9 +22,42 @@ const SECTION: usize = 64;
 const SH_OFFSET: usize = 24;
 const SH_SIZE: usize = 32;
 
-/// The same module, less what is said above.
-#[must_use]
-pub fn slimmed(mut bytes: Vec<u8>) -> Vec<u8> {
+/// How modules go onto the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Without what is said above.
+    Slim,
+    /// As Debian signed them. A signature is for every byte before it, so nothing else can be left out either.
+    Signed,
+}
+
+impl Form {
+    /// What a product asks for.
+    #[must_use]
+    pub fn new(signatures: bool) -> Self {
+        if signatures { Self::Signed } else { Self::Slim }
+    }
+
+    /// For the key of a step.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slim => "slim",
+            Self::Signed => "signed",
+        }
+    }
+
+    /// A module in this form.
+    #[must_use]
+    pub fn of(self, bytes: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Slim => slimmed(bytes),
+            Self::Signed => bytes,
+        }
+    }
+}
+
+fn slimmed(mut bytes: Vec<u8>) -> Vec<u8> {
     let unsigned = unsigned_length(&bytes);
     bytes.truncate(unsigned);
     for section in useless_sections(&bytes).unwrap_or_default() {
@@ -151,6 +184,13 @@ mod tests {
         assert_eq!(slimmed(slim.clone()), slim);
         assert_eq!(section(&module(), b".text"), Some(&b"code"[..]));
         assert_eq!(section(&module(), b".data"), None);
+    }
+
+    #[test]
+    fn a_product_can_keep_signatures() {
+        let debians = signed(module());
+        assert_eq!(Form::new(true).of(debians.clone()), debians, "a changed byte would void the signature");
+        assert_eq!(Form::new(false).of(debians.clone()), slimmed(debians));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use kontor_boot::gpt::Table;
 use super::ImageOptions;
 use super::declaration::{BaseFile, BoardFile, Product};
 use super::disk;
+use super::module_file::Form;
 use super::seed;
 use super::slot::Release;
 use crate::archive::lock_file::{LockFile, LockedPackage};
@@ -88,6 +89,12 @@ impl Plan {
         self.boards.iter().find(|file| file.is_fallback()).map_or(&[], |file| &file.board.kernel_cmdline)
     }
 
+    /// How they go onto the box.
+    #[must_use]
+    pub fn module_form(&self) -> Form {
+        Form::new(self.product.kernel.module_signatures)
+    }
+
     /// Every kernel module that any of the boards needs.
     #[must_use]
     pub fn modules(&self) -> Vec<String> {
@@ -153,7 +160,7 @@ impl fmt::Display for Plan {
         writeln!(f, "product    {product} {version} of {date}")?;
         writeln!(f, "boards     {}", boards.join(" "))?;
         writeln!(f, "kernel     {} {}", self.kernel.name, self.kernel.version)?;
-        writeln!(f, "modules    {}", self.modules().join(" "))?;
+        writeln!(f, "modules    {}: {}", self.module_form().name(), self.modules().join(" "))?;
         writeln!(f, "packages   {}", self.packages.len())?;
         for package in &self.packages {
             writeln!(f, "           {} {}", package.name, package.version)?;

@@ -26,7 +26,7 @@ pub const EROFS_CLUSTER: &str = "65536";
 pub const EROFS_COMPRESSION: &str = "zstd,level=3";
 /// Ends of files lie with their inodes: half a page less per file, and one read less. Twice a cluster is all that
 /// one may hold: mkfs.erofs searches for what fills it, and a wider search takes twice as long for 3 % less.
-const EROFS_OPTIONS: [&str; 3] = ["-E", "ztailpacking", "--max-extent-bytes=131072"];
+pub const EROFS_OPTIONS: [&str; 3] = ["-E", "ztailpacking", "--max-extent-bytes=131072"];
 
 /// What the steps work with.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +76,9 @@ impl Builder<'_> {
         let wanted = self.plan.modules();
         let tools = self.tools.root().as_str();
         let kernel_key = Key::new("kernel", 2).with(&self.plan.kernel.sha256);
-        let modules_key = Key::new("modules", 4).with(kernel_key.hex()).with(tools).with(wanted.join(" "));
+        let form = self.plan.module_form();
+        let modules_key = Key::new("modules", 5).with(kernel_key.hex()).with(tools).with(form.name());
+        let modules_key = modules_key.with(wanted.join(" "));
         let key = self.base_key(&modules_key)?;
         let (chosen, packages) = std::thread::scope(|scope| {
             let packages = (!self.steps.has("base", &key)).then(|| scope.spawn(|| self.packages()));
@@ -104,8 +106,9 @@ impl Builder<'_> {
             KernelArchive::unpack(deb.first().context("no kernel package")?, out)
         })?;
         let kernel = KernelArchive::open(directory)?;
+        let form = self.plan.module_form();
         let directory =
-            self.steps.result("modules", modules, |out| kernel.select(wanted, out, self.tools))?;
+            self.steps.result("modules", modules, |out| kernel.select(wanted, form, out, self.tools))?;
         let modules = Selection::open(directory, &kernel);
         Ok((kernel, modules))
     }

@@ -34,6 +34,15 @@ fn the_repositorys_own_boards_are_valid_and_merged() {
 }
 
 #[test]
+fn signatures_of_modules_are_a_products_choice() {
+    let fast = std::fs::read_to_string(Workspace::locate().product("branch")).unwrap();
+    let signatures = |text: &str| toml::from_str::<Product>(text).unwrap().kernel.module_signatures;
+    assert!(!signatures(&fast));
+    assert!(!signatures(&fast.replace("module-signatures = false\n", "")), "fast unless it is asked for");
+    assert!(signatures(&fast.replace("module-signatures = false", "module-signatures = true")));
+}
+
+#[test]
 fn words_are_joined_once_and_the_rest_replaced() {
     let parent: toml::Table = toml::from_str("a = 1\n[k]\nm = ['x', 'y']\n[[p]]\nn = 1").unwrap();
     let child: toml::Table = toml::from_str("a = 2\n[k]\nm = ['y', 'z']\n[[p]]\nn = 2").unwrap();
