@@ -16,7 +16,7 @@ use crate::image::declaration::BaseFile;
 use crate::image::kernel::Kernel;
 use crate::image::modules::{Module, ModuleIndex};
 use crate::image::process::run;
-use crate::image::release::{EROFS_CLUSTER, EROFS_COMPRESSION};
+use crate::image::release::{EROFS_CLUSTER, EROFS_COMPRESSION, EROFS_OPTIONS};
 use crate::image::tree::{Node, NodeKind, Tree};
 use crate::image::{ImageOptions, archive, base};
 use crate::tools::Tools;
@@ -58,7 +58,7 @@ for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /module
 exec /bin/busybox switch_root /root /sbin/init
 ";
 /// What the root shell on the serial console shows.
-pub const PROMPT: &str = "bash-5.2# ";
+pub const PROMPT: &str = "root@gateway:/# ";
 
 /// The peer, built.
 #[derive(Debug)]
@@ -254,7 +254,7 @@ fn erofs(tree: &Tree, folder: &Utf8Path, tools: &Tools) -> Result<Vec<u8>> {
         image.as_str(),
         tar.as_str(),
     ]);
-    command.env("TMPDIR", folder);
+    command.args(EROFS_OPTIONS).env("TMPDIR", folder);
     run(command)?;
     read(&image)
 }
