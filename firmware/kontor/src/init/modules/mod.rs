@@ -106,19 +106,25 @@ impl Loader {
         self.load_all(now);
     }
 
-    /// What the office's first lease does not need, the watchdog first.
+    /// What the office's first lease does not need, the watchdog first: it may be needed for what follows. Many
+    /// appear only with a driver of the chipset, though, so nothing is said before the end.
     fn load_rest(&self, waiting: &[String], notifier: &Notifier) {
         let board = fs::read_to_string(paths::BOARD).unwrap_or_default();
-        match Board::parse(paths::BOARD, &board) {
+        let board = Board::parse(paths::BOARD, &board);
+        match &board {
             Ok(board) => {
-                self.load_first(&board.watchdog_modules);
-                self.load_all(board.kernel_load);
+                self.load_watchdog(&board.watchdog_modules);
+                self.load_all(board.kernel_load.clone());
             }
             Err(report) => eprintln!("error: {report}"),
         }
         for some in waiting.chunks(STRIDE) {
             notifier.watchdog();
             self.load_all(some.to_vec());
+        }
+        let candidates = board.map(|board| board.watchdog_modules).unwrap_or_default();
+        if !candidates.is_empty() && !self.load_watchdog(&candidates) {
+            eprintln!("no hardware watchdog among {}", candidates.join(", "));
         }
     }
 
@@ -164,18 +170,15 @@ impl Loader {
         });
     }
 
-    /// Loads the first of these modules that the kernel accepts.
-    fn load_first(&self, candidates: &[String]) {
-        let loads = |name: &String| {
-            let modules = self.index.resolve(name);
-            modules.into_iter().any(|module| {
+    /// Loads these modules until there is a watchdog; false if there is none.
+    fn load_watchdog(&self, candidates: &[String]) -> bool {
+        let exists = || Path::new("/dev/watchdog0").exists();
+        let mut modules = candidates.iter().flat_map(|name| self.index.resolve(name));
+        exists()
+            || modules.any(|module| {
                 self.load(module);
-                Path::new("/sys/module").join(module).exists() && Path::new("/dev/watchdog0").exists()
+                exists()
             })
-        };
-        if !Path::new("/dev/watchdog0").exists() && !candidates.iter().any(loads) && !candidates.is_empty() {
-            eprintln!("no hardware watchdog among {}", candidates.join(", "));
-        }
     }
 
     /// Two threads may insert one module at once: the kernel has the second wait for the first, so that
