@@ -12,11 +12,11 @@ use super::report::OURS;
 use super::systemd::Systemd;
 use super::{Report, Subject, Summary, floor, run as run_subjects};
 use crate::command::bench::Common;
-use crate::scratch;
+use crate::scratch::{self, Claim};
 use crate::workspace::Workspace;
 
 /// Folders of running benchmarks, in target/images.
-pub const PREFIX: &str = "bench-";
+const PREFIX: &str = "bench-";
 /// The floor boots nothing.
 const FLOOR_LIMIT: Duration = Duration::from_secs(120);
 
@@ -25,10 +25,7 @@ const FLOOR_LIMIT: Duration = Duration::from_secs(120);
 /// # Errors
 /// When a subject cannot be built or does not come up.
 pub fn run(common: &Common) -> Result<Report> {
-    let images = Workspace::locate().images();
-    std::fs::create_dir_all(&images).with_context(|| format!("cannot create {images}"))?;
-    scratch::sweep(&images, PREFIX);
-    let (folder, _claim) = scratch::directory(&images, PREFIX)?;
+    let (folder, _claim) = folder()?;
     let folder = Utf8Path::from_path(folder.path()).context("the target folder's path is not UTF-8")?;
     let ours = Ours::prepare(folder, &common.fetch)?;
     let peer = Systemd::prepare(folder, &common.fetch)?;
@@ -51,6 +48,17 @@ pub fn run(common: &Common) -> Result<Report> {
     let summary = Summary::of(&power_on.borrow()).context("no boots from power-on")?;
     report.detail.insert("ours_from_power_on_by_grub".into(), serde_json::to_value(summary)?);
     Ok(report)
+}
+
+/// A folder for the disks of one run; what an interrupted one left goes.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn folder() -> Result<(tempfile::TempDir, Claim)> {
+    let images = Workspace::locate().images();
+    std::fs::create_dir_all(&images).with_context(|| format!("cannot create {images}"))?;
+    scratch::sweep(&images, PREFIX);
+    scratch::directory(&images, PREFIX)
 }
 
 /// From the start of the kernel to the first ACK.

@@ -11,15 +11,13 @@ use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 use serde_json::json;
 
-use super::boot::PREFIX;
+use super::boot;
 use super::guest::{Guest, Setup};
 use super::ours::{BOOT_LIMIT, Ours, PASSWORD, READY};
 use super::report::OURS;
 use super::systemd::{self, Systemd};
 use super::{Report, Subject, Summary, run as run_subjects};
 use crate::command::bench::Common;
-use crate::scratch;
-use crate::workspace::Workspace;
 
 /// From ready to the measurement: what a start leaves behind is over by then.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -89,10 +87,7 @@ fn process(words: &[&str]) -> String {
 /// # Errors
 /// When a subject cannot be built, does not come up or does not answer.
 pub fn run(common: &Common) -> Result<Report> {
-    let images = Workspace::locate().images();
-    std::fs::create_dir_all(&images).with_context(|| format!("cannot create {images}"))?;
-    scratch::sweep(&images, PREFIX);
-    let (folder, _claim) = scratch::directory(&images, PREFIX)?;
+    let (folder, _claim) = boot::folder()?;
     let folder = Utf8Path::from_path(folder.path()).context("the target folder's path is not UTF-8")?;
     let ours = Ours::prepare(folder, &common.fetch)?;
     let peer = Systemd::prepare(folder, &common.fetch)?;
