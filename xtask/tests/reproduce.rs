@@ -144,7 +144,7 @@ fn image(tools: &Tools, parts: &Parts, folder: &Utf8Path) -> Result<Utf8PathBuf>
     let early = [(parts.module.to_owned(), b"module".to_vec())];
     let initrd = initramfs::initramfs(&parts.program, &base(tools, parts, folder)?, &early, &[], EPOCH_S);
     slot::make(folder, 4, &[("vmlinuz", b"kernel"), ("initrd", &initrd)], EPOCH_S, tools)?;
-    let table = disk::layout(&PartitionSizes { bios: 1, esp: 40, slot: 4, system: 1, data: 1 });
+    let table = disk::layout(&PartitionSizes { bios: 1, esp: 40, slot: 4, system: 1, state: 1, data: 1 });
     let bios = BiosBoot { boot: vec![1; 512], core: parts.core.clone() };
     let loader = esp::esp(40 << 20, &parts.loader)?;
     let contents = [

@@ -13,10 +13,22 @@ pub enum Content {
     /// btrfs.
     Btrfs,
     /// ext2, ext3 or ext4.
-    Ext,
+    Ext(Ext),
     /// Something else, or too little was read to know.
     Unknown,
 }
+
+/// What the start of an ext file system says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ext {
+    /// It begins with [`STATE_MARK`].
+    pub marked: bool,
+    /// The kernel has met an error in it (`s_state`, ext4(5): bit 1).
+    pub flawed: bool,
+}
+
+/// The start of a finished `state` partition. ext4 leaves the first 1024 bytes alone.
+pub const STATE_MARK: &[u8; 16] = b"Kontor state 1\r\n";
 
 /// Looks at the first [`PROBE_LENGTH`] bytes of a partition.
 #[must_use]
@@ -27,7 +39,8 @@ pub fn identify(start: &[u8]) -> Content {
     } else if start.get(0x1_0040..0x1_0048) == Some(b"!BHRfS_M") {
         Content::Unfinished
     } else if start.get(0x438..0x43A) == Some(&[0x53, 0xEF]) {
-        Content::Ext
+        let flawed = start.get(0x43A).is_some_and(|state| state & 2 != 0);
+        Content::Ext(Ext { marked: start.starts_with(STATE_MARK), flawed })
     } else if start.len() >= PROBE_LENGTH && start.iter().all(|byte| *byte == 0) {
         Content::Empty
     } else {
@@ -47,7 +60,10 @@ mod tests {
         start[PROBE_LENGTH - 1] = 1;
         assert_eq!(identify(&start), Content::Unknown);
         start[0x438..0x43A].copy_from_slice(&[0x53, 0xEF]);
-        assert_eq!(identify(&start), Content::Ext);
+        assert_eq!(identify(&start), Content::Ext(Ext { marked: false, flawed: false }));
+        start[..16].copy_from_slice(STATE_MARK);
+        start[0x43A] = 3;
+        assert_eq!(identify(&start), Content::Ext(Ext { marked: true, flawed: true }));
         start[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
         assert_eq!(identify(&start), Content::Btrfs);
         start[0x1_0040] = b'!';

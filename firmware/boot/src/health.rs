@@ -13,7 +13,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A disk that stays well for this long has earned the first pause again.
 const PROVED: Duration = Duration::from_secs(300);
 
-/// How `data` is mounted.
+/// How `state` is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mount {
     /// Not at all.
@@ -42,7 +42,7 @@ pub struct Observation {
     pub attached: bool,
     /// Whether any disk with Kontor's partitions is there.
     pub found: bool,
-    /// How `data` is mounted.
+    /// How `state` is mounted.
     pub mount: Mount,
     /// Whether the disk in use answers.
     pub answer: Answer,

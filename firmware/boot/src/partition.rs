@@ -67,12 +67,14 @@ pub enum PartitionKind {
     SlotB,
     /// ext4 with verity: component images by hash.
     System,
-    /// btrfs: everything that must survive; the last partition, grown to the disk.
+    /// ext4: what the gateway itself keeps (site, leases, port pins).
+    State,
+    /// btrfs: components' data; the last partition, grown to the disk.
     Data,
 }
 
 /// All partitions, in the order they have on the disk.
-pub const LAYOUT: [PartitionKind; 8] = [
+pub const LAYOUT: [PartitionKind; 9] = [
     PartitionKind::Bios,
     PartitionKind::Esp,
     PartitionKind::BootState,
@@ -80,6 +82,7 @@ pub const LAYOUT: [PartitionKind; 8] = [
     PartitionKind::SlotA,
     PartitionKind::SlotB,
     PartitionKind::System,
+    PartitionKind::State,
     PartitionKind::Data,
 ];
 
@@ -95,6 +98,7 @@ impl PartitionKind {
             Self::SlotA => "slot-a",
             Self::SlotB => "slot-b",
             Self::System => "system",
+            Self::State => "state",
             Self::Data => "data",
         }
     }
@@ -111,6 +115,7 @@ impl PartitionKind {
             Self::SlotB => 0x4B6F6E74_6F72_4004_9B1E_7A3D5C2E8F10,
             Self::System => 0x4B6F6E74_6F72_4005_9B1E_7A3D5C2E8F10,
             Self::Data => 0x4B6F6E74_6F72_4006_9B1E_7A3D5C2E8F10,
+            Self::State => 0x4B6F6E74_6F72_4007_9B1E_7A3D5C2E8F10,
         })
     }
 

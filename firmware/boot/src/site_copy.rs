@@ -1,4 +1,4 @@
-//! The copy of the good site file in `bootstate`: a lost data partition must not cost the office its addresses.
+//! The copy of the good site file in `bootstate`: a lost state partition must not cost the office its addresses.
 //!
 //! Two areas are written in turn, so that a power cut while one is written leaves the other. Each has a
 //! header (magic, sequence, length, checksum over all of that and the text) in front of the text.

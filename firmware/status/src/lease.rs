@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct DhcpStatus {
     /// Current leases, by address.
     pub leases: Vec<LeaseStatus>,
-    /// Whether leases survive a power cut right now (the journal is on the data partition).
+    /// Whether leases survive a power cut right now (the journal is on the state partition).
     pub durable: bool,
     /// What is wrong, for people.
     pub problems: Vec<String>,

@@ -16,7 +16,7 @@ pub const SITE_STATUS: &str = "/run/kontor/site/status.json";
 pub const STORAGE_STATUS: &str = "/run/kontor/storage/status.json";
 /// Device node of the disk storage has found; there from the moment it begins to bring it up.
 pub const STORAGE_DISK: &str = "/run/kontor/storage/disk";
-/// The site file of a seed that could not be imported, as there is no data partition; written by storage.
+/// The site file of a seed that could not be imported, as there is no state partition; written by storage.
 pub const SEED_SITE: &str = "/run/kontor/storage/seed-site.toml";
 /// [`crate::NetStatus`]; written by netd.
 pub const NET_STATUS: &str = "/run/kontor/netd/status.json";
@@ -31,19 +31,19 @@ pub const INIT_SOCKET: &str = "/run/kontor/init/control.sock";
 
 /// Mount point of the `data` partition.
 pub const DATA: &str = "/data";
-/// Durable state, one sub-directory per daemon, owned by that daemon's user. Absent while the disk is not
+/// Mount point of the `state` partition: durable state, one sub-directory per daemon, owned by that daemon's user. Absent while the disk is not
 /// (yet) there: every owner must work without it and pick it up when it appears.
-pub const STATE: &str = "/data/kontor";
+pub const STATE: &str = "/state";
 /// The operator's site file, durable.
-pub const STATE_SITE: &str = "/data/kontor/site/site.toml";
+pub const STATE_SITE: &str = "/state/site/site.toml";
 /// The last site that validated and was applied.
-pub const STATE_SITE_GOOD: &str = "/data/kontor/site/good.toml";
+pub const STATE_SITE_GOOD: &str = "/state/site/good.toml";
 /// Lease journal of dhcpd.
-pub const STATE_LEASES: &str = "/data/kontor/dhcpd/leases.journal";
+pub const STATE_LEASES: &str = "/state/dhcpd/leases.journal";
 /// WAN lease of netd, for INIT-REBOOT.
-pub const STATE_WAN_LEASE: &str = "/data/kontor/netd/wan-lease.json";
+pub const STATE_WAN_LEASE: &str = "/state/netd/wan-lease.json";
 /// Port pins of netd (name, PCI path, MAC).
-pub const STATE_PORTS: &str = "/data/kontor/netd/ports.json";
+pub const STATE_PORTS: &str = "/state/netd/ports.json";
 
 /// The paths of one process: the constants of this module, or other places given on the command line so
 /// that a daemon can be tried unprivileged, inside a namespace, beside the one that serves the machine.

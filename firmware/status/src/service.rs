@@ -94,6 +94,8 @@ pub struct SlotStatus {
 /// Disks and partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageStatus {
+    /// Whether `state` is mounted read-write: what daemons keep is durable.
+    pub state_mounted: bool,
     /// Whether `data` is mounted read-write.
     pub data_mounted: bool,
     /// Whether `system` is mounted.

@@ -43,7 +43,7 @@ pub(crate) fn data_zeroed(world: &mut World) -> Result<()> {
     world.vm(office.gateway).disk()?.overwrite(PartitionKind::Data, 8 << 20, 0)?;
     serves_again(world, &office)?;
     status_says(world, &office, "LAST GOOD site file")?;
-    status_says(world, &office, "the operator's site file is not on the data partition")?;
+    status_says(world, &office, "the operator's site file is not on the state partition")?;
     office.is_durable(world)
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
     let gone = [PartitionKind::System, PartitionKind::Data];
     world.vm(office.gateway).disk()?.remove_partitions(&gone)?;
     serves_again(world, &office)?;
-    status_says(world, &office, "no data partition")?;
+    status_says(world, &office, "no state partition")?;
     status_says(world, &office, "no system partition")?;
     status_says(world, &office, "in RAM only")
 }
@@ -78,14 +78,14 @@ pub(crate) fn state_files_damaged(world: &mut World) -> Result<()> {
         "head -c 20 $f > $f.cut; mv $f.cut $f",
         "rm -rf $f; mkdir -p $f/x",
     ] {
-        let each = format!("cd /data/kontor; for f in {FILES}; do {damage}; done; cd /; sync");
+        let each = format!("cd /state; for f in {FILES}; do {damage}; done; cd /; sync");
         in_root_shell(world, &office, &each)?;
         world.vm(office.gateway).power_cut()?;
         serves_again(world, &office)?;
         office.is_durable(world)?;
         status_says(world, &office, "all ")?;
     }
-    let kept = in_root_shell(world, &office, "ls /data/kontor/*")?;
+    let kept = in_root_shell(world, &office, "ls /state/*")?;
     for name in ["leases.journal.damaged", "ports.json.damaged", "wan-lease.json.damaged"] {
         ensure!(kept.contains(name), "{name} is not kept: {kept}");
     }

@@ -60,7 +60,7 @@ impl Ours {
     }
 
     fn first_boot(&self, folder: &Utf8Path) -> Result<()> {
-        eprintln!("first boot: the data partition is made, the ports are pinned, the PC gets its lease");
+        eprintln!("first boot: the state partition is made, the ports are pinned, the PC gets its lease");
         let setup = Setup { keep: true, log: Some(folder.join("first-boot.log").into()), ..self.setup() };
         let mut guest = Guest::start(&self.tools, self.accel, &setup)?;
         guest.run_until("the first lease", BOOT_LIMIT, |guest| guest.leased.is_some())?;

@@ -137,7 +137,9 @@ impl Source {
                 (Some(PartitionKind::Seed), Some(seed)) => {
                     body.extend(with_bytes(offset, length, seed.clone()))
                 }
-                (Some(PartitionKind::Data), _) => body.extend(self.image_segments(offset, length, true)?),
+                (Some(PartitionKind::State | PartitionKind::Data), _) => {
+                    body.extend(self.image_segments(offset, length, true)?)
+                }
                 _ => body.extend(self.image_segments(offset, length, false)?),
             }
         }
@@ -239,7 +241,7 @@ fn check(file: &File, length: u64) -> Result<Table> {
         let entry = table.find(kind).context("no slot")?;
         let mut start = vec![0; filesystem::PROBE_LENGTH];
         file.read_exact_at(&mut start, entry.offset())?;
-        if filesystem::identify(&start) != filesystem::Content::Ext {
+        if !matches!(filesystem::identify(&start), filesystem::Content::Ext(_)) {
             bail!("{} is empty", kind.name());
         }
     }

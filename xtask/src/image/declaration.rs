@@ -59,6 +59,8 @@ pub struct PartitionSizes {
     pub slot: u64,
     /// Component images.
     pub system: u64,
+    /// What the gateway itself keeps.
+    pub state: u64,
     /// At least; the box grows it.
     pub data: u64,
 }

@@ -108,6 +108,7 @@ fn partition_size(kind: PartitionKind, sizes: &PartitionSizes) -> u64 {
         PartitionKind::Seed => SEED_SIZE,
         PartitionKind::SlotA | PartitionKind::SlotB => sizes.slot * MIB,
         PartitionKind::System => sizes.system * MIB,
+        PartitionKind::State => sizes.state * MIB,
         PartitionKind::Data => sizes.data * MIB,
     }
 }
@@ -306,7 +307,7 @@ fn write_at(file: &mut File, offset: u64, bytes: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
-    const SIZES: PartitionSizes = PartitionSizes { bios: 1, esp: 40, slot: 8, system: 8, data: 16 };
+    const SIZES: PartitionSizes = PartitionSizes { bios: 1, esp: 40, slot: 8, system: 8, state: 8, data: 16 };
 
     fn image(contents: &[(PartitionKind, Content)]) -> (tempfile::TempDir, Utf8PathBuf, Result<()>) {
         let directory = tempfile::tempdir().unwrap();
@@ -322,7 +323,10 @@ mod tests {
         result.unwrap();
         let disk = gpt::GptConfig::new().open(&path).unwrap();
         let names: Vec<&str> = disk.partitions().values().map(|partition| partition.name.as_str()).collect();
-        assert_eq!(names, ["bios", "esp", "bootstate", "seed", "slot-a", "slot-b", "system", "data"]);
+        assert_eq!(
+            names,
+            ["bios", "esp", "bootstate", "seed", "slot-a", "slot-b", "system", "state", "data"]
+        );
         assert!(disk.primary_header().is_ok() && disk.backup_header().is_ok());
         let slots: Vec<u64> =
             disk.partitions().values().map(|partition| partition.first_lba % 2048).collect();

@@ -12,7 +12,7 @@ use crate::tools::Tools;
 /// What must be loaded before the base can be mounted.
 pub(super) const EARLY: &str = "erofs";
 /// What every boot needs a moment later, and what takes long: inserted beside everything else from the first moment.
-pub(super) const BACKGROUND: &str = "btrfs";
+pub(super) const BACKGROUND: &str = "ext4";
 /// depmod's indexes that the box reads; the binary ones are for libkmod, which it has not.
 const INDEXES: [&str; 4] = ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin"];
 /// Where depmod looks below its base directory.

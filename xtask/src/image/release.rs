@@ -77,7 +77,7 @@ impl Builder<'_> {
         let tools = self.tools.root().as_str();
         let kernel_key = Key::new("kernel", 2).with(&self.plan.kernel.sha256);
         let form = self.plan.module_form();
-        let modules_key = Key::new("modules", 5).with(kernel_key.hex()).with(tools).with(form.name());
+        let modules_key = Key::new("modules", 6).with(kernel_key.hex()).with(tools).with(form.name());
         let modules_key = modules_key.with(wanted.join(" "));
         let key = self.base_key(&modules_key)?;
         let (chosen, packages) = std::thread::scope(|scope| {

@@ -73,7 +73,7 @@ fn a_disk_that_is_too_small_is_refused() {
 #[test]
 fn only_data_at_the_end_grows() {
     let mut foreign = table(40 * MIB);
-    foreign.entries[7].type_guid = Guid::from_u128(1);
+    foreign.entries[8].type_guid = Guid::from_u128(1);
     let growth = plan(&foreign, 100 * MIB).unwrap();
     assert_eq!(growth.primary.entries, foreign.entries);
 }

@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use crate::site;
+
 use super::clock::{self, JumpDetector};
 use super::link::Link;
 use super::names::NamesLink;
@@ -73,6 +75,9 @@ impl Daemon {
 
     /// Serves until SIGTERM.
     pub(super) fn run(mut self) -> anyhow::Result<()> {
+        if !site::wait(&self.paths, &mut self.signals, &self.notifier)? {
+            return Ok(());
+        }
         self.load_site();
         while !self.stopping {
             if clock::now().at >= self.next_tick {

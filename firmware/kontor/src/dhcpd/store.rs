@@ -141,7 +141,7 @@ impl Store {
     /// Notices that the disk has gone: an open file would keep its file system, and so its return, in the way.
     pub(super) fn check(&mut self) {
         if self.durable && self.settle() && matches!(self.run(Job::Check), Some(Done::Checked(false))) {
-            self.fail("the data partition is gone".into());
+            self.fail("the state partition is gone".into());
         }
     }
 
@@ -266,7 +266,7 @@ fn append(file: &mut Option<File>, bytes: &[u8]) -> io::Result<()> {
 
 fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<File> {
     if !has_directory(path) {
-        return Err(io::Error::other("the data partition is not there"));
+        return Err(io::Error::other("the state partition is not there"));
     }
     kontor_sys::file::write_durable(path, bytes)?;
     OpenOptions::new().append(true).open(path)

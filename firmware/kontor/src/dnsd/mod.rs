@@ -14,22 +14,18 @@ mod status;
 mod tcp;
 mod upstream;
 
-use std::time::Duration;
-
 use anyhow::Context;
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
-use kontor_sys::watch::FileWatch;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
+use crate::site;
 use daemon::{Daemon, Options};
 
 /// Port of DNS.
 const PORT: u16 = 53;
-/// How long the site file is waited for between two signs of life.
-const SITE_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs dnsd until SIGTERM; SIGHUP reads the site file again.
 ///
@@ -44,7 +40,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let mut signals = Signals::new(&[Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT])?;
     let notifier = Notifier::from_environment();
     raise_file_limit();
-    if !wait_for_site(&options.paths, &mut signals, &notifier)? {
+    if !site::wait(&options.paths, &mut signals, &notifier)? {
         return Ok(());
     }
     Daemon::new(options, signals, notifier)?.run()
@@ -57,19 +53,6 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         eprintln!("the limit of open files stays as it is: {error}");
     }
-}
-
-/// False when told to stop meanwhile.
-fn wait_for_site(paths: &Paths, signals: &mut Signals, notifier: &Notifier) -> anyhow::Result<bool> {
-    let watch = FileWatch::new(&paths.site())?;
-    while !watch.wait_for_file(SITE_WAIT)? {
-        notifier.watchdog();
-        notifier.status("waiting for the site file");
-        if signals.next().is_some_and(|signal| signal != Signal::SIGHUP) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn port(args: &[String], flag: &str) -> anyhow::Result<u16> {

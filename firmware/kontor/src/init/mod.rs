@@ -16,6 +16,7 @@ mod hardware;
 mod kmsg;
 mod logs;
 pub(crate) mod modules;
+pub(crate) mod office;
 mod process;
 mod runner;
 mod services;
@@ -43,6 +44,7 @@ pub(crate) fn pid1(args: &[String]) -> ExitCode {
 }
 
 fn stage2() -> ! {
+    guarded(stage1::start_urgent);
     let mut problems = guarded(stage2::prepare).unwrap_or_default();
     let release = guarded(stage2::release).unwrap_or_default();
     let board = guarded(board::choose).unwrap_or_default();

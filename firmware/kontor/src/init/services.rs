@@ -26,6 +26,8 @@ pub(super) const SHELL_LIMITS: Limits = Limits { memory_mib: 256, pids: 128, cpu
 /// Daemons send WATCHDOG=1 every 2 to 5 s. Long enough for a write that waits for a disk to spin up (10 s),
 /// short enough for an office to notice no more than a hiccup.
 const WATCHDOG: Duration = Duration::from_secs(20);
+/// Daemons start at once and wait for the site themselves, which waits for the disk for up to 48 s.
+const SITE_DEADLINE: Duration = Duration::from_secs(120);
 /// When all want the processor: who serves the office comes before consoles and one-shots.
 const SERVING_WEIGHT: u32 = 300;
 const WEIGHT: u32 = 100;
@@ -62,9 +64,9 @@ pub(super) fn all(consoles: &[String], memory_mib: u32) -> Vec<Service> {
         modules(),
         storage(),
         essential(root(SITE, &[], Kind::OneShot, 64)),
-        essential(daemon("netd", &[SITE, "modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
-        essential(daemon("dnsd", &[SITE], 203, &[NetBindService], 256)),
-        essential(daemon("dhcpd", &[SITE], 202, &[NetRaw, NetBindService], 96)),
+        essential(daemon("netd", &["modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
+        essential(daemon("dnsd", &[], 203, &[NetBindService], 256)),
+        essential(daemon("dhcpd", &[], 202, &[NetRaw, NetBindService], 96)),
         // The first leases before the clock.
         daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
         disk_watch(),
@@ -141,6 +143,7 @@ fn daemon(
     let mut service = base(name, after, NOTIFY, memory_mib);
     service.identity = Identity::User { id, capabilities: capabilities.to_vec() };
     service.spec.watchdog = Some(WATCHDOG);
+    service.spec.start_deadline = SITE_DEADLINE;
     service.spec.reloads = true;
     service.limits.cpu_weight = SERVING_WEIGHT;
     service.oom_score_adjust = SERVING_OOM_SCORE;

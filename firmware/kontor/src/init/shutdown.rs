@@ -58,7 +58,7 @@ impl Shutdown {
 pub(super) fn finish(action: Action, hardware: &mut Hardware) -> ! {
     kill_all();
     nix::unistd::sync();
-    for target in [paths::DATA, "/system"] {
+    for target in [paths::DATA, "/system", paths::STATE] {
         unmount(target);
     }
     hardware.disarm();

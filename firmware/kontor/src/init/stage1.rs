@@ -14,6 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::kmsg;
+use super::modules::URGENT;
 
 /// The sealed base root inside the initial RAM file system.
 const BASE: &str = "/base.erofs";
@@ -70,6 +71,14 @@ fn mount_kernel(kind: &str, target: &str) -> io::Result<()> {
 fn start_background() {
     if let Err(error) = Command::new(INIT).args(["modules", BACKGROUND]).spawn() {
         kmsg::error(&format!("cannot insert modules in the background: {error}"));
+    }
+}
+
+/// A child of its own inserts the drivers of network cards and disks while this process prepares everything else; see
+/// `modules::URGENT`.
+pub(super) fn start_urgent() {
+    if let Err(error) = Command::new("/usr/sbin/kontor").args(["modules", URGENT]).spawn() {
+        kmsg::error(&format!("cannot insert drivers early: {error}"));
     }
 }
 

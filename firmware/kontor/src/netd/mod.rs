@@ -24,8 +24,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kontor_status::paths::Paths;
+use kontor_sys::notify::Notifier;
+use kontor_sys::signal::Signals;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::site;
 use daemon::{Daemon, Places};
 use netlink::Events;
 
@@ -49,6 +52,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         sys: flag("--sys", "/sys"),
         proc_sys: flag("--proc-sys", "/proc/sys"),
     };
+    // Nothing is handled yet: SIGTERM ends us.
+    site::wait(&places.paths, &mut Signals::new(&[])?, &Notifier::from_environment())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(places))
 }

@@ -1,4 +1,4 @@
-//! What netd remembers over a restart: port pins and the WAN lease, on the data partition once it is there.
+//! What netd remembers over a restart: port pins and the WAN lease, on the state partition once it is there.
 //!
 //! Both files are JSON, written durably. A missing, empty or broken file is as good as none: the box then
 //! goes by PCI order and asks for any address. A thread of its own does the reading and writing, so that a

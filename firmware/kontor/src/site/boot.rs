@@ -23,7 +23,7 @@ const STORAGE_WAIT: Duration = Duration::from_secs(8);
 const BRING_UP_WAIT: Duration = Duration::from_secs(40);
 
 /// The last good site is in force although no file was refused: nobody may take it for the newest one.
-const MISSING: &str = "error: the operator's site file is not on the data partition: the last good one is in force\n\
+const MISSING: &str = "error: the operator's site file is not on the state partition: the last good one is in force\n\
                        help: load the site file again\n";
 
 /// A site that may be put in force.

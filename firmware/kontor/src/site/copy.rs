@@ -1,4 +1,4 @@
-//! The copy of the last good site in the `bootstate` partition: what is left when `data` is lost.
+//! The copy of the last good site in the `bootstate` partition: what is left when `state` is lost.
 //!
 //! Owns the device's bytes only within [`AREA_OFFSETS`]; what is in them is `kontor-boot`'s decision.
 

@@ -60,7 +60,7 @@ fn keep(paths: &Paths, text: &str, info: &Info) -> anyhow::Result<(Option<u32>, 
     let stored = if store::is_durable(paths) {
         store::store(paths, text, info).map_err(|error| format!("the site file cannot be stored ({error})"))
     } else {
-        Err("the data partition is not mounted".to_owned())
+        Err("the state partition is not mounted".to_owned())
     };
     match stored {
         Ok(number) => {

@@ -1,6 +1,6 @@
 //! The `site` applet: which site file is in force, and how a new one comes into force.
 //!
-//! One-shot and run by root. Owns /data/kontor/site and /run/kontor/site; tells nobody: whoever calls it
+//! One-shot and run by root. Owns /state/site and /run/kontor/site; tells nobody: whoever calls it
 //! (`init`, `ctl`) makes the daemons read the new file. Decisions about the content of a site file are
 //! `kontor-config`'s.
 
@@ -10,6 +10,7 @@ mod in_force;
 mod load;
 mod pending;
 mod store;
+mod wait;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use kontor_status::paths::Paths;
 
 use crate::calendar;
 use store::Info;
+pub(crate) use wait::wait;
 
 const USAGE: &str = "usage: kontor site boot
        kontor site check FILE

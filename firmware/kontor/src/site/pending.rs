@@ -1,4 +1,4 @@
-//! A site file that was loaded while `data` was not there: kept under /run until it can be stored.
+//! A site file that was loaded while `state` was not there: kept under /run until it can be stored.
 //!
 //! Without it, a disk that appears late would bring back the file the operator has just replaced.
 

@@ -1,4 +1,4 @@
-//! The site files that survive: under /data/kontor/site, readable by root alone.
+//! The site files that survive: under /state/site, readable by root alone.
 //!
 //! `site.toml` is the operator's newest file, `good.toml` the newest one that was put in force, and
 //! `history/NNNN.toml` every file ever loaded, with `NNNN.info.toml` saying who, when and why. Every
@@ -16,7 +16,7 @@ use kontor_sys::file::write_durable;
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
-/// Old entries beyond these are dropped: at 256 KiB each they stay far below a data partition's size.
+/// Old entries beyond these are dropped: at 256 KiB each they stay far below a state partition's size.
 const MAX_HISTORY: usize = 200;
 
 /// Why a site file came to the box.
@@ -32,10 +32,10 @@ pub(super) struct Info {
     pub(super) why: String,
 }
 
-/// Whether `data` is mounted, as far as storage has said.
+/// Whether `state` is mounted, as far as storage has said.
 pub(super) fn is_durable(paths: &Paths) -> bool {
     let status = fs::read(paths.storage_status()).unwrap_or_default();
-    serde_json::from_slice::<StorageStatus>(&status).is_ok_and(|status| status.data_mounted)
+    serde_json::from_slice::<StorageStatus>(&status).is_ok_and(|status| status.state_mounted)
 }
 
 /// A file nobody has checked, cut off just beyond the biggest size a site file may have (the parser

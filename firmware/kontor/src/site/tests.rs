@@ -17,8 +17,8 @@ struct Machine {
 }
 
 impl Machine {
-    /// A box whose storage has finished, with or without a data partition.
-    fn new(data_mounted: bool) -> Self {
+    /// A box whose storage has finished, with or without a state partition.
+    fn new(state_mounted: bool) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let mut paths = Paths::default();
         paths.run = scratch.path().join("run");
@@ -26,12 +26,12 @@ impl Machine {
         let board = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
         let board = Board::parse("board.toml", board).unwrap();
         let this = Self { scratch, paths, board };
-        this.storage(data_mounted);
+        this.storage(state_mounted);
         this
     }
 
-    fn storage(&self, data_mounted: bool) {
-        let status = StorageStatus { data_mounted, ..StorageStatus::default() };
+    fn storage(&self, state_mounted: bool) {
+        let status = StorageStatus { state_mounted, ..StorageStatus::default() };
         write(self.paths.storage_status(), &serde_json::to_string(&status).unwrap());
     }
 
@@ -44,9 +44,9 @@ impl Machine {
     }
 
     /// Power off and on: what was in RAM is gone.
-    fn restart(&self, data_mounted: bool) {
+    fn restart(&self, state_mounted: bool) {
         fs::remove_dir_all(self.scratch.path().join("run")).unwrap();
-        self.storage(data_mounted);
+        self.storage(state_mounted);
     }
 
     fn boot(&self) -> SiteStatus {
@@ -236,13 +236,13 @@ fn copy_in_bootstate_outlives_the_data_partition() {
     machine.load(&site_of("Huber")).unwrap();
     machine.load(&site_of("Huber 2")).unwrap();
     fs::remove_dir_all(&machine.paths.state).unwrap();
-    for data_mounted in [true, false] {
-        machine.restart(data_mounted);
+    for state_mounted in [true, false] {
+        machine.restart(state_mounted);
         machine.bootstate();
         let status = machine.boot();
         assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::LastGood, "Huber 2"));
-        // Without a data partition storage tells what is wrong; with an empty one nobody else would.
-        assert_eq!(status.error.is_some(), data_mounted);
+        // Without a state partition storage tells what is wrong; with an empty one nobody else would.
+        assert_eq!(status.error.is_some(), state_mounted);
     }
     // A torn write of the newer copy leaves the older one.
     let device = fs::OpenOptions::new().write(true).open(machine.scratch.path().join("bootstate")).unwrap();

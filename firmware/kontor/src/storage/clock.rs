@@ -18,7 +18,7 @@ use nix::time::{ClockId, clock_gettime, clock_settime};
 use crate::init::{built_at, is_believable};
 
 /// Seconds since 1970, as decimal text.
-const STATE_CLOCK: &str = "/data/kontor/init/clock";
+const STATE_CLOCK: &str = "/state/init/clock";
 /// A [`Moment`]: when that was read or written last.
 const RUN_CLOCK: &str = "/run/kontor/storage/clock";
 /// More than a clock drifts between two saves: it was set. After setting it by years, chronyd tells the kernel only at
@@ -45,7 +45,7 @@ pub(super) fn restore() {
 pub(super) fn save() -> anyhow::Result<()> {
     let status = fs::read(paths::STORAGE_STATUS).unwrap_or_default();
     let status: StorageStatus = serde_json::from_slice(&status).unwrap_or_default();
-    if !status.data_mounted {
+    if !status.state_mounted {
         return Ok(());
     }
     let present = Moment::now();

@@ -15,7 +15,7 @@ use kontor_sys::uevent::{UeventSocket, wait_readable};
 
 /// A lost announcement costs at most this.
 const LOOK_AGAIN_MS: u16 = 500;
-/// What makes a disk ours, one of each. Without `data` it still boots the box and knows the office's site.
+/// What makes a disk ours, one of each. Without `state` it still boots the box and knows the office's site.
 const REQUIRED: [PartitionKind; 3] = [PartitionKind::BootState, PartitionKind::SlotA, PartitionKind::SlotB];
 
 /// A disk with Kontor's partitions.
@@ -48,8 +48,8 @@ impl Disk {
         REQUIRED.into_iter().all(|kind| self.table.find(kind).is_some())
     }
 
-    fn has_data(&self) -> bool {
-        self.table.find(PartitionKind::Data).is_some()
+    fn has_state(&self) -> bool {
+        self.table.find(PartitionKind::State).is_some()
     }
 
     /// The device node that the kernel makes last.
@@ -74,14 +74,14 @@ fn partition_node(device: &Path, number: u32) -> PathBuf {
 
 /// Waits until our disk and the node of its last partition are there; nothing when `patience` is up.
 ///
-/// Of several such disks one with `data` is preferred, then a fixed one to a removable one, then the first by name; the choice
+/// Of several such disks one with `state` is preferred, then a fixed one to a removable one, then the first by name; the choice
 /// is reported, as it may be the wrong one.
 pub(super) fn wait(patience: Duration, problems: &mut Vec<String>) -> anyhow::Result<Option<Disk>> {
     let events = UeventSocket::open().context("cannot listen for disks")?;
     let deadline = Instant::now() + patience;
     loop {
         let mut found = scan();
-        found.sort_by_key(|disk| (!disk.has_data(), disk.removable, disk.device.clone()));
+        found.sort_by_key(|disk| (!disk.has_state(), disk.removable, disk.device.clone()));
         let complete = |disk: &Disk| disk.last_node().is_some_and(|node| node.exists());
         let late = Instant::now() >= deadline;
         if let Some(disk) = found.first().filter(|disk| complete(disk) || late) {

@@ -1,7 +1,7 @@
 //! The `storage` applet: the disk, as a one-shot that always ends.
 //!
-//! `boot` finds Kontor's disk, repairs and grows its partition table, makes and mounts `data`, mounts
-//! `system`, imports the seed and says in `StorageStatus` what it found. Without a disk it says that and
+//! `boot` finds Kontor's disk, repairs and grows its partition table, makes and mounts `state`, imports the
+//! seed and says in `StorageStatus` what it found; then, when the office is served, it mounts `system` and `data`. Without a disk it says that and
 //! ends well: the box is a gateway without one. The other subcommands are short tasks for `init`.
 
 use std::fs;
@@ -10,18 +10,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kontor_boot::{PartitionKind, Slot};
-use kontor_status::{StorageStatus, paths};
+use kontor_status::StorageStatus;
+use kontor_status::paths::{self, Paths};
 use kontor_sys::file::write_atomic;
 
 mod bootstate;
 mod clock;
 mod data;
+mod directories;
 mod disk;
 mod prober;
 mod seed;
+mod state;
 mod table;
 mod watch;
 
+use crate::init::office;
 use bootstate::BootStateFile;
 use disk::Disk;
 
@@ -99,15 +103,15 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     if let Err(error) = link_bootstate(&disk) {
         problems.push(format!("{BOOTSTATE_LINK}: {error:#}"));
     }
-    match data::mount(&disk) {
-        Ok(()) => status.data_mounted = true,
-        Err(error) => problems.push(format!("no data partition: {error:#}")),
+    match state::mount(&disk, problems) {
+        Ok(()) => status.state_mounted = true,
+        Err(error) => problems.push(format!("no state partition: {error:#}")),
     }
-    if status.data_mounted {
-        problems.extend(data::prepare_directories());
+    if status.state_mounted {
+        problems.extend(directories::prepare());
         clock::restore();
     }
-    let seeded = seed::import(&disk, status.data_mounted);
+    let seeded = seed::import(&disk, status.state_mounted);
     if let Err(error) = seeded {
         problems.push(format!("seed: {error:#}"));
     }
@@ -115,12 +119,18 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     if let Err(error) = publish(status) {
         status.problems.push(format!("{error:#}"));
     }
+    if let Err(error) = read_boot_state(&disk, status) {
+        status.slot.problem = Some(format!("{error:#}"));
+    }
+    office::wait(&Paths::default());
+    std::thread::sleep(office::GRACE);
     match data::mount_system(&disk) {
         Ok(()) => status.system_mounted = true,
         Err(error) => status.problems.push(format!("no system partition: {error:#}")),
     }
-    if let Err(error) = read_boot_state(&disk, status) {
-        status.slot.problem = Some(format!("{error:#}"));
+    match data::mount(&disk) {
+        Ok(()) => status.data_mounted = true,
+        Err(error) => status.problems.push(format!("no data partition: {error:#}")),
     }
 }
 

@@ -14,27 +14,41 @@ use kontor_sys::file::{write_atomic, write_durable};
 
 use super::disk::{Disk, open_writable};
 
-const STATE_SITE_DIRECTORY: &str = "/data/kontor/site";
+const SECTOR: usize = 512;
+/// What a seed begins with once its files are safe elsewhere.
+const IMPORTED: &[u8] = b"imported, to be wiped\n";
+const STATE_SITE_DIRECTORY: &str = "/state/site";
 
-/// Moves the seed's files to `data` and wipes the partition. Without `data` the seed stays, and its site
+/// Moves the seed's files to `state` and wipes the partition. Without `state` the seed stays, and its site
 /// file serves this boot from RAM.
-pub(super) fn import(disk: &Disk, data_mounted: bool) -> anyhow::Result<()> {
+pub(super) fn import(disk: &Disk, state_mounted: bool) -> anyhow::Result<()> {
     let node = disk.partition(PartitionKind::Seed)?;
-    let bytes = read(&node)?;
-    if seed::is_empty(&bytes) {
+    if is_empty(&node)? {
         return Ok(());
     }
+    let bytes = read(&node)?;
+    if bytes.starts_with(IMPORTED) {
+        return wipe(&open_writable(&node)?, bytes.len());
+    }
     let files = seed::read(&bytes)?;
-    if !data_mounted {
+    if !state_mounted {
         if let Some(site) = files.iter().find(|file| file.path == "site.toml") {
             write_atomic(Path::new(paths::SEED_SITE), &site.content)?;
         }
-        bail!("kept until there is a data partition");
+        bail!("kept until there is a state partition");
     }
     store(&files, Path::new(STATE_SITE_DIRECTORY))?;
     wipe(&open_writable(&node)?, bytes.len())?;
     eprintln!("imported {} files from the seed", files.len());
     Ok(())
+}
+
+/// By its first sector: a tar begins with a name, and [`wipe`] clears that sector last.
+fn is_empty(node: &Path) -> anyhow::Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(node).with_context(|| node.display().to_string())?;
+    file.take(SECTOR as u64).read_to_end(&mut start)?;
+    Ok(seed::is_empty(&start))
 }
 
 fn read(node: &Path) -> anyhow::Result<Vec<u8>> {
@@ -59,9 +73,19 @@ fn store(files: &[SeedFile], directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Clears the partition, whenever it is cut short: the first sector says from the first moment that what follows is
+/// no seed any more, and is cleared last.
 fn wipe(partition: &File, length: usize) -> anyhow::Result<()> {
-    partition.write_all_at(&vec![0; length], 0).context("cannot wipe the seed")?;
-    partition.sync_all().context("cannot wipe the seed")
+    let write = |bytes: &[u8], offset: usize| {
+        partition.write_all_at(bytes, offset as u64)?;
+        partition.sync_all()
+    };
+    let mut imported = [0; SECTOR];
+    imported[..IMPORTED.len()].copy_from_slice(IMPORTED);
+    write(&imported, 0)
+        .and_then(|()| write(&vec![0; length.saturating_sub(SECTOR)], SECTOR))
+        .and_then(|()| write(&[0; SECTOR], 0))
+        .context("cannot wipe the seed")
 }
 
 #[cfg(test)]
@@ -81,6 +105,6 @@ mod tests {
         let partition = directory.path().join("seed");
         fs::write(&partition, [7; 4096]).unwrap();
         wipe(&open_writable(&partition).unwrap(), 4096).unwrap();
-        assert!(seed::is_empty(&read(&partition).unwrap()));
+        assert!(seed::is_empty(&read(&partition).unwrap()) && is_empty(&partition).unwrap());
     }
 }

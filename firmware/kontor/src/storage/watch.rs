@@ -27,7 +27,7 @@ const TICK_MS: u16 = 2000;
 
 /// Lets go of a dead disk; what still has files open there closes them as they fail.
 pub(super) fn detach() -> anyhow::Result<()> {
-    for target in [SYSTEM, paths::DATA] {
+    for target in [SYSTEM, paths::DATA, paths::STATE] {
         match umount2(target, MntFlags::MNT_DETACH) {
             // It is not mounted.
             Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
@@ -105,7 +105,7 @@ impl Watcher {
         let attached = self.disk.as_ref().is_none_or(|disk| identity(&disk.name).as_ref() == Some(disk));
         let device = self.disk.as_ref().filter(|_| attached && mount != Mount::Absent);
         let answer = self.prober.ask(device.map(|disk| Path::new("/dev").join(&disk.name)));
-        Observation { attached, found: data_partition_exists(), mount, answer }
+        Observation { attached, found: state_partition_exists(), mount, answer }
     }
 
     fn detach(&mut self) {
@@ -150,7 +150,7 @@ fn publish_trouble(trouble: Option<Trouble>) -> anyhow::Result<()> {
     if let Some(trouble) = trouble {
         status.problems.insert(0, trouble.to_string());
         if trouble != Trouble::Silent {
-            (status.data_mounted, status.system_mounted) = (false, false);
+            (status.state_mounted, status.data_mounted, status.system_mounted) = (false, false, false);
         }
     }
     publish(&status)
@@ -168,16 +168,16 @@ fn identity(name: &str) -> Option<Identity> {
 }
 
 /// Without touching a disk: the kernel knows the names of partitions.
-fn data_partition_exists() -> bool {
-    let line = format!("PARTNAME={}", PartitionKind::Data.name());
+fn state_partition_exists() -> bool {
+    let line = format!("PARTNAME={}", PartitionKind::State.name());
     let Ok(blocks) = fs::read_dir("/sys/class/block") else { return false };
     let uevents = blocks.flatten().filter_map(|block| fs::read_to_string(block.path().join("uevent")).ok());
     uevents.into_iter().any(|text| text.lines().any(|found| found == line))
 }
 
-/// How `data` is mounted, from mountinfo (proc(5)): the options behind the hyphen are the file system's own.
+/// How `state` is mounted, from mountinfo (proc(5)): the options behind the hyphen are the file system's own.
 fn mount_state(mountinfo: &str) -> Mount {
-    let newest = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(paths::DATA));
+    let newest = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(paths::STATE));
     let Some((_, filesystem)) = newest.and_then(|line| line.split_once(" - ")) else { return Mount::Absent };
     let options = filesystem.split(' ').nth(2).unwrap_or_default();
     if options.split(',').any(|option| option == "ro") { Mount::ReadOnly } else { Mount::Writable }
@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn the_file_system_s_own_options_count() {
-        let line = |options: &str| format!("36 25 0:31 / /data rw,noatime - btrfs /dev/vda8 {options}\n");
+        let line = |options: &str| format!("36 25 0:31 / /state rw,noatime - ext4 /dev/vda8 {options}\n");
         let root = "25 1 0:20 / / ro,nodev - erofs /base.erofs ro\n";
-        assert_eq!(mount_state(&format!("{root}{}", line("rw,space_cache=v2"))), Mount::Writable);
-        assert_eq!(mount_state(&format!("{root}{}", line("ro,space_cache=v2"))), Mount::ReadOnly);
+        assert_eq!(mount_state(&format!("{root}{}", line("rw,commit=5"))), Mount::Writable);
+        assert_eq!(mount_state(&format!("{root}{}", line("ro,commit=5"))), Mount::ReadOnly);
         assert_eq!(mount_state(root), Mount::Absent);
         assert_eq!(mount_state("garbage\n\n - \n"), Mount::Absent);
     }

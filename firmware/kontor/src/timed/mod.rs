@@ -2,7 +2,7 @@
 //!
 //! Renders chrony's configuration from the site file and from what netd knows about the external network,
 //! runs chronyd on it, and restarts chronyd when the configuration changes (site reloaded, WAN up or
-//! changed, data partition mounted) — and only then. When chronyd ends by itself, so does this daemon;
+//! changed, state partition mounted) — and only then. When chronyd ends by itself, so does this daemon;
 //! the supervisor starts both again.
 
 mod chronyd;
@@ -63,7 +63,7 @@ enum Next {
 impl Daemon {
     fn new(paths: Paths, program: Program) -> anyhow::Result<Self> {
         let net_watch = FileWatch::new(&paths.net_status())?;
-        // Told when `/data/kontor/timed` is made, and harmlessly each time chronyd writes into it. That `/data`
+        // Told when `/state/timed` is made, and harmlessly each time chronyd writes into it. That `/state`
         // is mounted tells nobody: the loop looks at every heartbeat.
         let state_watch = FileWatch::new(&state_directory(&paths).join("drift"))?;
         let site = read_site(&paths)?;

@@ -83,7 +83,7 @@ fn files(text: &mut String, places: &Places) {
     line(text, &format!("pidfile {}", run("chronyd.pid")));
     match &places.state {
         Some(state) => line(text, &format!("driftfile {}", show(&state.join("drift")))),
-        None => line(text, "# No drift file: the data partition is not there (yet)."),
+        None => line(text, "# No drift file: the state partition is not there (yet)."),
     }
 }
 
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn servers_of_the_lease() {
         let net = net(&["10.0.2.2", "10.0.2.3"]);
-        insta::assert_snapshot!(render(&site("[]"), Some(&net), &places(Some("/data/kontor/timed"))));
+        insta::assert_snapshot!(render(&site("[]"), Some(&net), &places(Some("/state/timed"))));
     }
 
     #[test]

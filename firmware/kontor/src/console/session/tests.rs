@@ -164,7 +164,7 @@ fn a_shell_only_where_the_site_file_allows_it() {
 fn the_operator_names_no_files_of_root() {
     let mut terminal = Terminal::logged_in();
     for line in [
-        "site check /data/kontor/secret",
+        "site check /state/secret",
         "site load /dev/ttyS1",
         "site load --who root",
         "site check --why x /etc/shadow",

@@ -66,7 +66,7 @@ fn a_disk_that_goes_is_noticed_without_a_write_and_taken_back() {
     std::fs::remove_dir_all(&directory).unwrap();
     store.check();
     assert!(!store.durable() && store.wants_rewrite(1));
-    assert_eq!(store.problems().collect::<Vec<_>>(), ["the data partition is gone"]);
+    assert_eq!(store.problems().collect::<Vec<_>>(), ["the state partition is gone"]);
     store.rewrite(&[record(1)]);
     assert!(!store.durable() && !directory.exists(), "nothing is made where no disk is mounted");
     std::fs::create_dir(&directory).unwrap();

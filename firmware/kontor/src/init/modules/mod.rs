@@ -22,20 +22,22 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::stage1::{BACKGROUND, insert_in_background};
+use crate::init::office;
 
 mod index;
 mod pattern;
 
 use index::Index;
 
+/// The argument that makes the applet `modules` begin before PID 1 is ready for services. The service finds the
+/// drivers in the kernel then, or waits there for those that are being inserted.
+pub(super) const URGENT: &str = "urgent";
 /// Inserting is mostly probing, which sleeps: a few threads overlap the waits.
 const THREADS: usize = 4;
 /// Device trees are not deeper; a bound against a loop in sysfs.
 const MAX_DEPTH: usize = 24;
 /// How long our disk may take to be found before slower ones are looked for.
 const DISK_WAIT: Duration = Duration::from_millis(300);
-/// How long what the office does not need waits for the office, which then has the processors for itself.
-const OFFICE_WAIT: Duration = Duration::from_secs(3);
 /// Drivers loaded between two signs of life.
 const STRIDE: usize = 8;
 /// How often a lost announcement is made up for, when nothing happens; also the sign of life.
@@ -47,9 +49,13 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         insert_in_background();
         return Ok(());
     }
+    if args == [URGENT] {
+        Loader::open()?.load_urgent(&mut coldplug_urgent(), Urgency::Direct);
+        return Ok(());
+    }
     let events = UeventSocket::open().context("cannot listen to the kernel's device events")?;
     let loader = Loader::open()?;
-    let mut waiting = coldplug();
+    let mut waiting = coldplug_urgent();
     loader.load_urgent(&mut waiting, Urgency::Direct);
     loader.drain(&events);
     let notifier = Notifier::from_environment();
@@ -57,11 +63,13 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let disk = FileWatch::new(Path::new(paths::STORAGE_DISK))?;
     loader.wait_for(&disk, Path::new(paths::STORAGE_DISK), &events, DISK_WAIT)?;
     if !Path::new(paths::STORAGE_DISK).exists() {
+        waiting = coldplug();
         loader.load_urgent(&mut waiting, Urgency::Disk);
     }
     let office = FileWatch::new(Path::new(paths::NET_STATUS))?;
-    loader.wait_for(&office, Path::new(paths::NET_STATUS), &events, OFFICE_WAIT)?;
-    loader.load_rest(&waiting, &notifier);
+    loader.wait_for(&office, Path::new(paths::NET_STATUS), &events, office::LIMIT)?;
+    std::thread::sleep(office::GRACE);
+    loader.load_rest(&coldplug(), &notifier);
     loop {
         notifier.watchdog();
         wait_readable(events.as_fd(), IDLE_MS)?;
@@ -72,6 +80,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
 /// The kernel's own request for a module: `-q -- ALIAS` (`kernel.modprobe`).
 pub(crate) fn request(args: &[String]) -> anyhow::Result<()> {
     let wanted = args.iter().find(|arg| !arg.starts_with('-')).context("no module named")?;
+    // Somebody opened a node whose disk is about to be there: no driver answers to a device number.
+    anyhow::ensure!(!wanted.starts_with("block-major-"), "no module for {wanted}");
     let loader = Loader::open()?;
     let modules = loader.index.resolve(wanted);
     anyhow::ensure!(!modules.is_empty(), "no module for {wanted}");
@@ -157,6 +167,7 @@ impl Loader {
 
     /// Loads the drivers for all these aliases, several at a time, in order of the list.
     fn load_all(&self, aliases: Vec<String>) {
+        let threads = THREADS.min(aliases.len());
         let queue = Mutex::new(aliases.into_iter());
         let work = || {
             while let Some(alias) = next(&queue) {
@@ -164,7 +175,7 @@ impl Loader {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 0..THREADS {
+            for _ in 0..threads {
                 scope.spawn(work);
             }
         });
@@ -228,10 +239,28 @@ fn next(queue: &Mutex<std::vec::IntoIter<String>>) -> Option<String> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
+/// Buses of network cards and of disks that are there as soon as their driver is.
+const URGENT_BUSES: [&str; 2] = ["pci", "virtio"];
+
 /// The aliases of all devices that are there, network cards first.
 fn coldplug() -> Vec<String> {
     let mut found = HashSet::new();
     walk(Path::new("/sys/devices"), 0, &mut found);
+    in_order(found)
+}
+
+/// Those of the buses with what the office needs: looking at all of sysfs takes many times longer.
+fn coldplug_urgent() -> Vec<String> {
+    let devices = |bus| fs::read_dir(format!("/sys/bus/{bus}/devices")).into_iter().flatten().flatten();
+    let aliases = URGENT_BUSES.into_iter().flat_map(devices).filter_map(|device| modalias(&device.path()));
+    in_order(aliases.collect())
+}
+
+fn modalias(device: &Path) -> Option<String> {
+    Some(fs::read_to_string(device.join("modalias")).ok()?.trim().to_owned())
+}
+
+fn in_order(found: HashSet<String>) -> Vec<String> {
     let mut aliases: Vec<String> = found.into_iter().collect();
     aliases.sort_by_key(|alias| (urgency(alias), alias.clone()));
     aliases
@@ -272,9 +301,9 @@ fn walk(directory: &Path, depth: usize, found: &mut HashSet<String>) {
             walk(&entry.path(), depth + 1, found);
         } else if kind.is_file()
             && entry.file_name() == "modalias"
-            && let Ok(text) = fs::read_to_string(entry.path())
+            && let Some(alias) = modalias(directory)
         {
-            found.insert(text.trim().to_owned());
+            found.insert(alias);
         }
     }
 }
