@@ -52,6 +52,7 @@ const TESTS: &[(&str, Test)] = &[
     ("data-zeroed-keeps-the-office-s-addresses", state_faults::data_zeroed),
     ("system-and-data-missing", state_faults::data_and_system_missing),
     ("system-and-data-overwritten", state_faults::data_and_system_garbage),
+    ("a-damaged-state-file-system-is-mended", state_faults::state_mended),
     ("state-files-garbage-empty-truncated-directories", state_faults::state_files_damaged),
     ("a-wiped-boot-state-counts-tries-again", state_faults::boot_state_wiped),
     ("a-pc-s-name-resolves-both-ways", names::of_a_pc),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kontor_boot::PartitionKind;
-use kontor_boot::filesystem::Content;
+use kontor_boot::filesystem::{Content, Ext};
 use kontor_dhcp4::lease::{self, RecordState};
 use qemu_tests::block::BlockServer;
 use qemu_tests::block::trace::{Base, Cut, Event, Random, Recorder, Replay};
@@ -35,7 +35,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(900);
 const CHECKER: &str = "\
 for d in /sys/block/vd*; do case $(cat $d/serial) in variants) v=/dev/${d##*/};; desk) c=/dev/${d##*/};; esac; done; \
 mkdir -p /tmp/m; k=0; while [ $k -lt @CUTS@ ]; do echo $k > /tmp/k; dd if=/tmp/k of=$c bs=512 count=1 conv=sync,fsync 2> /dev/null; \
-if mount -t btrfs -o noatime $v /tmp/m; then j=/tmp/m/kontor/dhcpd/leases.journal; \
+if mount -t ext4 -o noatime $v /tmp/m; then j=/tmp/m/dhcpd/leases.journal; \
 if [ -e $j ]; then cat $j > /tmp/j; else : > /tmp/j; fi; r=mounted; umount /tmp/m || r=stuck; else r=refused; : > /tmp/j; fi; \
 { echo $r $(wc -c < /tmp/j); cat /tmp/j; } > /tmp/o; dd if=/tmp/o of=$c bs=4096 seek=$((1 + k * 16)) conv=sync,fsync 2> /dev/null; \
 k=$((k + 1)); done; echo all ''variants checked";
@@ -130,8 +130,8 @@ fn check_variants(
     events: &Arc<[Event]>,
     cuts: &[CutPoint],
 ) -> Result<BlockServer<Desk>> {
-    let (offset, _) = Disk::open(&world.equipment()?.image)?.partition(PartitionKind::Data)?;
-    let window = Window { offset, length: base.size() - offset };
+    let (offset, length) = Disk::open(&world.equipment()?.image)?.partition(PartitionKind::State)?;
+    let window = Window { offset, length };
     let (variants, desk) = variants::disks(base.clone(), events.clone(), cuts.to_vec(), window);
     let variants = BlockServer::start(world.artefacts().socket("variants"), variants)?;
     let desk = BlockServer::start(world.artefacts().socket("desk"), desk)?;
@@ -161,7 +161,7 @@ fn ensure_leases_are_there(
     acknowledged: &[Acknowledged],
 ) -> Result<()> {
     let before = || acknowledged.iter().filter(|lease| lease.position <= position);
-    if matches!(desk.content(number), Some(Content::Empty | Content::Unfinished)) {
+    if !matches!(desk.content(number), Some(Content::Ext(Ext { marked: true, .. }))) {
         ensure!(before().count() == 0, "there is no file system, but leases were acknowledged");
         return Ok(());
     }

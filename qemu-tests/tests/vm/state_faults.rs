@@ -12,7 +12,7 @@ use crate::office::Office;
 
 /// Not the default site's network: only a stored site file knows it.
 const LAN: &str = "LAN 192.168.99.1/24";
-/// Everything in ARCHITECTURE's table that the box keeps on `data`.
+/// Everything in ARCHITECTURE's table that the box keeps on `state`.
 const FILES: &str = "site/site.toml site/good.toml site/history/0001.toml site/history/0001.info.toml \
                      netd/ports.json netd/wan-lease.json init/clock timed/drift dhcpd/leases.journal";
 
@@ -40,7 +40,9 @@ fn serves_again(world: &mut World, office: &Office) -> Result<()> {
 pub(crate) fn data_zeroed(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
-    world.vm(office.gateway).disk()?.overwrite(PartitionKind::Data, 8 << 20, 0)?;
+    for kind in [PartitionKind::State, PartitionKind::Data] {
+        world.vm(office.gateway).disk()?.overwrite(kind, 8 << 20, 0)?;
+    }
     serves_again(world, &office)?;
     status_says(world, &office, "LAST GOOD site file")?;
     status_says(world, &office, "the operator's site file is not on the state partition")?;
@@ -50,10 +52,11 @@ pub(crate) fn data_zeroed(world: &mut World) -> Result<()> {
 pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
-    let gone = [PartitionKind::System, PartitionKind::Data];
+    let gone = [PartitionKind::System, PartitionKind::State, PartitionKind::Data];
     world.vm(office.gateway).disk()?.remove_partitions(&gone)?;
     serves_again(world, &office)?;
     status_says(world, &office, "no state partition")?;
+    status_says(world, &office, "no data partition")?;
     status_says(world, &office, "no system partition")?;
     status_says(world, &office, "in RAM only")
 }
@@ -61,13 +64,29 @@ pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
 pub(crate) fn data_and_system_garbage(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
-    for kind in [PartitionKind::System, PartitionKind::Data] {
+    for kind in [PartitionKind::System, PartitionKind::State, PartitionKind::Data] {
         world.vm(office.gateway).disk()?.overwrite(kind, 8 << 20, 0xa5)?;
     }
     serves_again(world, &office)?;
     status_says(world, &office, "holds something else")?;
     status_says(world, &office, "no system partition")?;
-    status_says(world, &office, "in RAM only")
+    status_says(world, &office, "was made anew")?;
+    office.is_durable(world)
+}
+
+/// The first blocks, with superblock and mark, are overwritten: a copy of the superblock leads back to everything.
+pub(crate) fn state_mended(world: &mut World) -> Result<()> {
+    let office = office_that_was(world)?;
+    world.vm(office.gateway).power_cut()?;
+    world.vm(office.gateway).disk()?.overwrite(PartitionKind::State, 8 << 10, 0xa5)?;
+    serves_again(world, &office)?;
+    status_says(world, &office, "was damaged and has been mended")?;
+    office.is_durable(world)?;
+    world.vm(office.gateway).power_cut()?;
+    serves_again(world, &office)?;
+    let status = world.run(office.gateway, "status")?;
+    ensure!(status.contains("operator's site file") && !status.contains("mended"), "{status}");
+    Ok(())
 }
 
 pub(crate) fn state_files_damaged(world: &mut World) -> Result<()> {

@@ -26,7 +26,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 const BEGIN: &str = "==BEGIN==";
 const END: &str = "==END==";
 /// Shell built-ins only. The marks are typed in two parts, so that their echo is not taken for them.
-const QUESTION: &str = "echo ==BEGIN''==; while read k v u; do case $k in Mem*) echo $k $v;; esac; done </proc/meminfo; \
+const QUESTION: &str = "echo ==BEGIN''==; while read k v u; do echo $k $v; done </proc/meminfo; \
     for d in /proc/[0-9]*; do while read k v u; do [ \"$k\" = Pss: ] && read n <$d/comm && read g <$d/cgroup && \
     echo PSS $v $n $g; done <$d/smaps_rollup; done 2>/dev/null; echo ==END''==\r";
 
@@ -36,6 +36,8 @@ struct Memory {
     total: f64,
     free: f64,
     available: f64,
+    /// Every figure of /proc/meminfo (proc(5)), in KiB.
+    kernel: BTreeMap<String, f64>,
     /// Proportional set size by process: what it has alone, and its part of what it shares.
     pss: Vec<(String, f64)>,
 }
@@ -47,13 +49,16 @@ impl Memory {
             let words: Vec<&str> = line.split_whitespace().collect();
             let number = || words.get(1).and_then(|word| word.parse::<f64>().ok());
             match (words.first(), number()) {
-                (Some(&"MemTotal:"), Some(value)) => memory.total = value,
-                (Some(&"MemFree:"), Some(value)) => memory.free = value,
-                (Some(&"MemAvailable:"), Some(value)) => memory.available = value,
                 (Some(&"PSS"), Some(value)) => memory.pss.push((process(&words[2..]), value)),
+                (Some(name), Some(value)) if name.ends_with(':') => {
+                    memory.kernel.insert(name.trim_end_matches(':').to_owned(), value);
+                }
                 _ => {}
             }
         }
+        let kernel = |name: &str| memory.kernel.get(name).copied().unwrap_or_default();
+        (memory.total, memory.free) = (kernel("MemTotal"), kernel("MemFree"));
+        memory.available = kernel("MemAvailable");
         ensure!(
             memory.total > 0.0 && memory.free > 0.0 && memory.available > 0.0 && !memory.pss.is_empty(),
             "the box's answer is not complete:\n{answer}"
@@ -99,6 +104,7 @@ pub fn run(common: &Common) -> Result<Report> {
     };
     let subjects = vec![
         Subject::new(OURS, |_| Ok(note(OURS, of_ours(&ours)?))),
+        Subject::new("floor", |_| Ok(note("floor", of_floor(&ours, &peer.floor_setup())?))),
         Subject::new("systemd", |_| Ok(note("systemd", of_peer(&ours, &peer.direct_setup())?))),
         Subject::new("systemd_in_ram", |_| Ok(note("systemd_in_ram", of_peer(&ours, &peer.in_ram_setup())?))),
     ];
@@ -115,13 +121,15 @@ fn detail(memories: &[Memory]) -> Result<serde_json::Value> {
     let summary = |of: fn(&Memory) -> f64| {
         Summary::of(&memories.iter().map(of).collect::<Vec<_>>()).context("there are no samples")
     };
-    let mut pss = memories.last().context("there are no samples")?.pss.clone();
+    let last = memories.last().context("there are no samples")?;
+    let mut pss = last.pss.clone();
     pss.sort_by(|a, b| b.1.total_cmp(&a.1));
     Ok(json!({
         "total_minus_available": summary(Memory::used)?,
         "total_minus_free": summary(Memory::not_free)?,
         "sum_of_pss": summary(Memory::processes)?,
         "total": summary(|memory| memory.total)?,
+        "meminfo": last.kernel,
         "pss": pss,
     }))
 }
@@ -137,6 +145,14 @@ fn of_ours(ours: &Ours) -> Result<Memory> {
         guest.type_text(&format!("{answer}\r"))?;
     }
     guest.expect("root# ", ANSWER_LIMIT)?;
+    ask(&mut guest)
+}
+
+/// It asks for no lease and serves none.
+fn of_floor(ours: &Ours, setup: &Setup) -> Result<Memory> {
+    let mut guest = Guest::start(&ours.tools, ours.accel, setup)?;
+    guest.expect(systemd::FLOOR_PROMPT, BOOT_LIMIT)?;
+    settle(&mut guest)?;
     ask(&mut guest)
 }
 

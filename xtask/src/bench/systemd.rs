@@ -27,7 +27,8 @@ const SET: &str = "bench-gateway";
 /// What the initramfs loads: the disk and its file system.
 const EARLY: [&str; 2] = ["virtio_blk", "ext4"];
 /// The same for a root in RAM.
-const EARLY_IN_RAM: [&str; 2] = ["erofs", "overlay"];
+/// busybox mounts a file by a loop device.
+const EARLY_IN_RAM: [&str; 3] = ["erofs", "loop", "overlay"];
 /// The initramfs's programs, and where they are in the root.
 const PROGRAMS: [(&str, &str); 4] = [
     ("bin/busybox", "usr/bin/busybox"),
@@ -57,6 +58,16 @@ for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /module
 /bin/busybox mount -o move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/init
 ";
+/// Nothing but a shell: what is taken then, no system with this kernel can do without.
+const INIT_FLOOR: &str = "#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mkdir /proc
+/bin/busybox mount -t proc proc /proc
+export PS1='floor# '
+exec /bin/busybox setsid /bin/busybox sh -i </dev/ttyS0 >/dev/ttyS0 2>&1
+";
+/// What that shell shows.
+pub const FLOOR_PROMPT: &str = "floor# ";
 /// What the root shell on the serial console shows.
 pub const PROMPT: &str = "root@gateway:/# ";
 
@@ -65,6 +76,7 @@ pub const PROMPT: &str = "root@gateway:/# ";
 pub struct Systemd {
     direct: Direct,
     in_ram: Direct,
+    floor: Direct,
     disk: PathBuf,
 }
 
@@ -88,6 +100,8 @@ impl Systemd {
         let ours = index(&kernel)?.closure(&plan.modules())?;
         let initrd = folder.join("systemd.cpio");
         write(&initrd, &initramfs(&kernel, &tree, INIT, &EARLY)?.finish())?;
+        let floor = folder.join("memory-floor.cpio");
+        write(&floor, &initramfs(&kernel, &tree, INIT_FLOOR, &[])?.finish())?;
         let in_ram = folder.join("systemd-in-ram.cpio");
         // As ours: only the modules that such a machine can use.
         add_modules(&mut tree, &kernel, |path| ours.iter().any(|module| path.starts_with(&module.path)))?;
@@ -104,8 +118,9 @@ impl Systemd {
         let kernel = kernel.image();
         // A file system in the initramfs needs ramfs there, as ours does.
         let in_ram = Direct { kernel: kernel.clone(), initrd: in_ram, cmdline: words(|_| false) };
+        let floor = Direct { initrd: floor, ..in_ram.clone() };
         let direct = Direct { kernel, initrd, cmdline: words(|word| word.starts_with("rootfstype=")) };
-        Ok(Self { direct, in_ram, disk: disk.into() })
+        Ok(Self { direct, in_ram, floor, disk: disk.into() })
     }
 
     /// A direct boot.
@@ -119,6 +134,12 @@ impl Systemd {
     #[must_use]
     pub fn in_ram_setup(&self) -> Setup {
         Setup { direct: Some(self.in_ram.clone()), ..self.direct_setup() }
+    }
+
+    /// A direct boot of a kernel with a shell and nothing else.
+    #[must_use]
+    pub fn floor_setup(&self) -> Setup {
+        Setup { direct: Some(self.floor.clone()), ..self.direct_setup() }
     }
 }
 

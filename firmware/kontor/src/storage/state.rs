@@ -4,7 +4,7 @@
 //! found again by ARP. So a box that nobody visits mends it, and makes it anew when it cannot be mended, and says
 //! so; what is on `data` is never treated like that.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use kontor_boot::filesystem::{Content, Ext, PROBE_LENGTH, STATE_MARK, identify};
 use kontor_status::paths;
 use nix::mount::{MsFlags, mount as mount_filesystem};
 
-use super::disk::Disk;
+use super::disk::{Disk, open_writable};
 
 /// Found in /usr/sbin or /usr/bin: the distribution moves such tools.
 const MKFS: &str = "mke2fs";
@@ -65,12 +65,32 @@ fn mount_node(node: &Path) -> anyhow::Result<()> {
 /// The mark comes last, when everything else is on the disk: without it the making was cut short.
 fn make(node: &Path) -> anyhow::Result<()> {
     eprintln!("making the state file system on {}", node.display());
-    let device = OpenOptions::new().write(true).open(node).with_context(|| node.display().to_string())?;
-    // Blocks of 4 KiB whatever the size; nothing is left for the kernel to finish while the box runs.
+    let device = open_writable(node)?;
+    // Blocks of 4 KiB whatever the size, in groups small enough for copies of the superblock; nothing is left for the kernel to finish while the box runs.
     run(Command::new(MKFS)
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-L", "kontor-state", "-J", "size=8"])
+        .args([
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-b",
+            "4096",
+            "-g",
+            "8192",
+            "-m",
+            "0",
+            "-L",
+            "kontor-state",
+            "-J",
+            "size=8",
+        ])
         .args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"])
         .arg(node))?;
+    mark(&device)
+}
+
+/// What was written before is on the disk when the mark is.
+fn mark(device: &File) -> anyhow::Result<()> {
     device.sync_all()?;
     device.write_all_at(STATE_MARK, 0)?;
     Ok(device.sync_all()?)
@@ -84,7 +104,7 @@ fn mend(node: &Path) -> anyhow::Result<()> {
     if output.status.code().is_none_or(|code| code >= FSCK_FAILED) {
         bail!("{FSCK}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    mark(&open_writable(node)?)
 }
 
 /// Runs a tool whose success says all.
