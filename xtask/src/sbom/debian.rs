@@ -16,7 +16,7 @@ use crate::archive::relation;
 use crate::deb;
 
 /// Version of the facts' form on disk, in the name of their directory.
-const FACTS: &str = "package-facts-1";
+const FACTS: &str = "package-facts-2";
 /// Where the texts are that copyright files refer to.
 const COMMON_LICENSES: &str = "usr/share/common-licenses/";
 /// Links between documentation directories that are followed; packages use one.
@@ -29,11 +29,32 @@ pub(super) struct Facts {
     depends: Vec<String>,
     provides: String,
     homepage: Option<String>,
-    copyright: Option<Vec<u8>>,
+    copyright: Option<Raw>,
     /// The package whose documentation directory this one's is a link to.
     documented_in: Option<String>,
     /// Shared licence texts, by name; only base-files has any.
-    common_licenses: BTreeMap<String, Vec<u8>>,
+    common_licenses: BTreeMap<String, Raw>,
+}
+
+/// A file's bytes. As JSON they are a string, if they are one: an array of numbers takes twenty times as long to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Raw {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Raw {
+    fn new(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// Reads every package, in the order given.
@@ -82,11 +103,11 @@ fn read(package: &str, deb: &Utf8Path) -> Result<Facts> {
                 facts.documented_in = target.rsplit('/').nth(1).map(str::to_owned);
             }
             deb::Kind::File { bytes } if entry.path == format!("{documentation}/copyright") => {
-                facts.copyright = Some(bytes);
+                facts.copyright = Some(Raw::new(bytes));
             }
             deb::Kind::File { bytes } => {
                 if let Some(name) = entry.path.strip_prefix(COMMON_LICENSES) {
-                    facts.common_licenses.insert(name.to_owned(), bytes);
+                    facts.common_licenses.insert(name.to_owned(), Raw::new(bytes));
                 }
             }
             _ => {}
@@ -176,8 +197,8 @@ fn component(
 
 fn texts(copyright: Vec<u8>, facts: &Facts) -> Vec<Text> {
     let common = facts.common_licenses.iter();
-    let common =
-        common.map(|(name, bytes)| Text { name: format!("common-licenses/{name}"), bytes: bytes.clone() });
+    let common = common
+        .map(|(name, bytes)| Text { name: format!("common-licenses/{name}"), bytes: bytes.bytes().to_vec() });
     std::iter::once(Text { name: "copyright".to_owned(), bytes: copyright }).chain(common).collect()
 }
 
@@ -186,7 +207,7 @@ fn copyright_of(facts: &Facts, known: &BTreeMap<&str, &Facts>) -> Result<Vec<u8>
     let mut facts = facts;
     for _ in 0..MAX_LINKS {
         match (&facts.copyright, &facts.documented_in) {
-            (Some(copyright), _) => return Ok(copyright.clone()),
+            (Some(copyright), _) => return Ok(copyright.bytes().to_vec()),
             (None, Some(other)) => {
                 facts = known.get(other.as_str()).copied().with_context(|| {
                     format!("its copyright file is in {other}, which is not among the packages")
@@ -215,4 +236,20 @@ pub(super) fn purl(package: &LockedPackage) -> String {
         _ => format!("&upstream={}%40{}", escaped(&package.source), escaped(&package.source_version)),
     };
     format!("pkg:deb/debian/{name}@{version}?arch={}&distro=trixie{upstream}", package.architecture)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_any_encoding_are_kept_as_they_are() {
+        for bytes in [&b"plain \"quoted\"\n"[..], "Stra\u{df}e".as_bytes(), b"Stra\xdfe", b""] {
+            let facts = Facts { copyright: Some(Raw::new(bytes.to_vec())), ..Facts::default() };
+            let json = serde_json::to_vec(&facts).unwrap();
+            let read: Facts = serde_json::from_slice(&json).unwrap();
+            assert_eq!(read, facts);
+            assert_eq!(read.copyright.unwrap().bytes(), bytes);
+        }
+    }
 }

@@ -33,7 +33,7 @@ pub use cyclonedx::document;
 /// Packages of the tools set whose code is in the image: GRUB's boot sectors and modules. The others only run here.
 const BOOT_CODE: [&str; 2] = ["grub-efi-amd64-bin", "grub-pc-bin"];
 /// Raise it when this module's code changes what it makes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Names in the step's directory, and the extensions beside an image.
 const DOCUMENT: &str = "cdx.json";
 const TEXTS: &str = "licences.tar.zst";
