@@ -1,4 +1,4 @@
-//! The steps of a release: kernel, modules, base, slot, and the files that boot them.
+//! The steps of a release: kernel, base, slot, and the files that boot them.
 //!
 //! Each step names its inputs in its key; raise a step's version when its code changes what it makes.
 
@@ -44,9 +44,17 @@ pub struct Builder<'a> {
 /// The sealed base and what it was made of.
 #[derive(Debug)]
 pub struct Base {
-    kernel: KernelArchive,
-    modules: Selection,
+    kernel: Selection,
     directory: Utf8PathBuf,
+    key: Key,
+}
+
+/// What the base is made of.
+#[derive(Debug)]
+pub struct Sources {
+    kernel: Selection,
+    packages: Option<Vec<PackageFiles>>,
+    /// Of the step `base`.
     key: Key,
 }
 
@@ -68,49 +76,41 @@ pub struct ReleaseFiles {
 }
 
 impl Builder<'_> {
-    /// Steps `kernel`, `modules` and `base`. The base's packages are read while the kernel's is.
+    /// Step `kernel`, and the base's packages, read at the same time, unless the base is there.
     ///
     /// # Errors
-    /// When one of them fails.
-    pub fn base(&self) -> Result<Base> {
+    /// When one cannot be read.
+    pub fn sources(&self) -> Result<Sources> {
         let wanted = self.plan.modules();
-        let tools = self.tools.root().as_str();
-        let kernel_key = Key::new("kernel", 2).with(&self.plan.kernel.sha256);
         let form = self.plan.module_form();
-        let modules_key = Key::new("modules", 5).with(kernel_key.hex()).with(tools).with(form.name());
-        let modules_key = modules_key.with(wanted.join(" "));
-        let key = self.base_key(&modules_key)?;
-        let (chosen, packages) = std::thread::scope(|scope| {
+        let kernel_key =
+            Key::new("kernel", 3).with(&self.plan.kernel.sha256).with(self.tools.root().as_str());
+        let kernel_key = kernel_key.with(form.name()).with(wanted.join(" "));
+        let key = self.base_key(&kernel_key)?;
+        let (directory, packages) = std::thread::scope(|scope| {
             let packages = (!self.steps.has("base", &key)).then(|| scope.spawn(|| self.packages()));
-            let chosen = self.chosen_modules(&kernel_key, &modules_key, &wanted);
-            let packages = packages.map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(anyhow!("reading the base's packages panicked")))
+            let directory = self.steps.result("kernel", &kernel_key, |out| {
+                let deb = self.cache.fetch(&[&self.plan.kernel])?;
+                let kernel = KernelArchive::read(deb.first().context("no kernel package")?)?;
+                kernel.select(&wanted, form, out, self.tools)
             });
-            (chosen, packages)
+            let panicked = |_| Err(anyhow!("reading the base's packages panicked"));
+            (directory, packages.map(|thread| thread.join().unwrap_or_else(panicked)))
         });
-        let (kernel, modules) = chosen?;
-        let directory = self.steps.result("base", &key, |out| {
-            self.make_base(out, packages.unwrap_or_else(|| self.packages())?, &kernel, &modules)
-        })?;
-        Ok(Base { kernel, modules, directory, key })
+        Ok(Sources { kernel: Selection::open(directory?)?, packages: packages.transpose()?, key })
     }
 
-    fn chosen_modules(
-        &self,
-        kernel: &Key,
-        modules: &Key,
-        wanted: &[String],
-    ) -> Result<(KernelArchive, Selection)> {
-        let directory = self.steps.result("kernel", kernel, |out| {
-            let deb = self.cache.fetch(&[&self.plan.kernel])?;
-            KernelArchive::unpack(deb.first().context("no kernel package")?, out)
+    /// Step `base`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn base(&self, sources: Sources) -> Result<Base> {
+        let Sources { kernel, packages, key } = sources;
+        let directory = self.steps.result("base", &key, |out| {
+            let packages = packages.map_or_else(|| self.packages(), Ok)?;
+            self.make_base(out, packages, &kernel)
         })?;
-        let kernel = KernelArchive::open(directory)?;
-        let form = self.plan.module_form();
-        let directory =
-            self.steps.result("modules", modules, |out| kernel.select(wanted, form, out, self.tools))?;
-        let modules = Selection::open(directory, &kernel);
-        Ok((kernel, modules))
+        Ok(Base { kernel, directory, key })
     }
 
     fn packages(&self) -> Result<Vec<PackageFiles>> {
@@ -123,8 +123,8 @@ impl Builder<'_> {
         })
     }
 
-    fn base_key(&self, modules: &Key) -> Result<Key> {
-        let mut key = Key::new("base", 1).with(modules.hex()).with(self.tools.root().as_str());
+    fn base_key(&self, kernel: &Key) -> Result<Key> {
+        let mut key = Key::new("base", 1).with(kernel.hex()).with(self.tools.root().as_str());
         key.add([EROFS_COMPRESSION, EROFS_CLUSTER].join(" ").as_bytes());
         key.add(EROFS_OPTIONS.join(" ").as_bytes());
         for package in &self.plan.packages {
@@ -143,14 +143,8 @@ impl Builder<'_> {
         Ok(key)
     }
 
-    fn make_base(
-        &self,
-        out: &Utf8Path,
-        packages: Vec<PackageFiles>,
-        kernel: &KernelArchive,
-        modules: &Selection,
-    ) -> Result<()> {
-        let tree = self.base_tree(packages, kernel, modules)?;
+    fn make_base(&self, out: &Utf8Path, packages: Vec<PackageFiles>, kernel: &Selection) -> Result<()> {
+        let tree = self.base_tree(packages, kernel)?;
         let tar = out.join("base.tar");
         let epoch_s = self.plan.release.epoch_s;
         let file = std::fs::File::create(&tar).with_context(|| format!("cannot create {tar}"))?;
@@ -167,16 +161,11 @@ impl Builder<'_> {
         write(&out.join("parts.json"), &serde_json::to_vec(&parts(&tree))?)
     }
 
-    fn base_tree(
-        &self,
-        packages: Vec<PackageFiles>,
-        kernel: &KernelArchive,
-        modules: &Selection,
-    ) -> Result<Tree> {
+    fn base_tree(&self, packages: Vec<PackageFiles>, kernel: &Selection) -> Result<Tree> {
         let mut tree = Tree::default();
         packages.into_iter().try_for_each(|package| package.add_to(&mut tree))?;
         base::declare(&mut tree, &self.plan.base, &self.plan.base_files)?;
-        modules.add_to(&mut tree)?;
+        kernel.add_to(&mut tree)?;
         for (path, text) in [
             ("/usr/lib/os-release", self.plan.release.os_release()),
             ("/usr/share/kontor/release.toml", self.plan.release.to_toml(&kernel.version)),
@@ -232,8 +221,8 @@ impl Builder<'_> {
         let initrd = initramfs::initramfs(
             program,
             &sealed,
-            &base.modules.early()?,
-            &base.modules.background()?,
+            &base.kernel.early()?,
+            &base.kernel.background()?,
             release.epoch_s,
         );
         let files = [("vmlinuz", kernel.as_slice()), ("initrd", initrd.as_slice())];
