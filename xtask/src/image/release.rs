@@ -145,19 +145,15 @@ impl Builder<'_> {
 
     fn make_base(&self, out: &Utf8Path, packages: Vec<PackageFiles>, kernel: &Selection) -> Result<()> {
         let tree = self.base_tree(packages, kernel)?;
-        let tar = out.join("base.tar");
         let epoch_s = self.plan.release.epoch_s;
-        let file = std::fs::File::create(&tar).with_context(|| format!("cannot create {tar}"))?;
-        archive::write_tar(&tree, epoch_s, std::io::BufWriter::new(file))?;
         let mut command = self.tools.command("mkfs.erofs")?;
         let uuid = super::disk::named_guid("file system base").to_string().to_lowercase();
         command.args(["--quiet", "--tar=f", "-z", EROFS_COMPRESSION, "-C", EROFS_CLUSTER, "-U", &uuid]);
         command.args(EROFS_OPTIONS);
-        command.args(["-T", &epoch_s.to_string(), out.join("base.erofs").as_str(), tar.as_str()]);
+        command.args(["-T", &epoch_s.to_string(), out.join("base.erofs").as_str()]);
         // Its scratch file is as large as the base: /tmp may be small, or TMPDIR not be there.
         command.env("TMPDIR", out);
-        process::run(command)?;
-        std::fs::remove_file(&tar).with_context(|| format!("cannot remove {tar}"))?;
+        process::run_fed(command, |input| archive::write_tar(&tree, epoch_s, input))?;
         write(&out.join("parts.json"), &serde_json::to_vec(&parts(&tree))?)
     }
 
@@ -209,7 +205,7 @@ impl Builder<'_> {
     pub fn release(&self, program: Utf8PathBuf, base: Base, boot: BootFiles) -> Result<ReleaseFiles> {
         let bytes = std::fs::read(&program).with_context(|| format!("cannot read {program}"))?;
         let size = self.plan.product.partition_mib.slot;
-        let key = Key::new("slot", 1).with(base.key.hex()).with(&bytes).with(size.to_le_bytes());
+        let key = Key::new("slot", 2).with(base.key.hex()).with(&bytes).with(size.to_le_bytes());
         let slot = self.steps.result("slot", &key, |out| self.make_slot(out, &bytes, &base))?;
         Ok(ReleaseFiles { slot, base: base.directory, kernel: base.kernel.image(), program, boot })
     }
@@ -228,9 +224,12 @@ impl Builder<'_> {
         let files = [("vmlinuz", kernel.as_slice()), ("initrd", initrd.as_slice())];
         let manifest = slot::manifest(release, &base.kernel.version, &files);
         let files = [files[0], files[1], ("manifest.toml", manifest.as_bytes())];
-        slot::make(out, self.plan.product.partition_mib.slot, &files, release.epoch_s, self.tools)?;
+        let compressed = std::thread::scope(|scope| {
+            let compressed = scope.spawn(|| slot::compressed_size(&files));
+            slot::make(out, self.plan.product.partition_mib.slot, &files, release.epoch_s, self.tools)?;
+            compressed.join().map_err(|_| anyhow!("measuring the slot panicked"))?
+        })?;
         write(&out.join("manifest.toml"), manifest.as_bytes())?;
-        let compressed = slot::compressed_size(&out.join("slot.img"))?;
         write(&out.join("compressed.json"), &serde_json::to_vec(&compressed)?)
     }
 }
