@@ -30,6 +30,8 @@ pub struct KernelArchive {
     /// Path below the version's module directory → place in the data.
     files: BTreeMap<String, Range<usize>>,
     image: Range<usize>,
+    /// The package's copyright file: path and place.
+    copyright: Option<(String, Range<usize>)>,
 }
 
 impl KernelArchive {
@@ -44,6 +46,7 @@ impl KernelArchive {
     /// From the package's data member.
     fn new(data: Vec<u8>) -> Result<Self> {
         let (mut images, mut files, mut versions) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut copyright = None;
         let mut tar = tar::Archive::new(Cursor::new(&data));
         for entry in tar.entries_with_seek()? {
             let entry = entry?;
@@ -58,6 +61,8 @@ impl KernelArchive {
             let modules = path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/");
             if path.starts_with("boot/vmlinuz-") {
                 images.push(extent);
+            } else if path.starts_with("usr/share/doc/") && path.ends_with("/copyright") {
+                copyright = Some((path.to_owned(), extent));
             } else if let Some((version, file)) = modules.and_then(|path| path.split_once('/')) {
                 versions.push(version.to_owned());
                 files.insert(file.to_owned(), extent);
@@ -67,7 +72,13 @@ impl KernelArchive {
         ensure!(images.len() == 1, "it holds {} kernels, not one", images.len());
         ensure!(versions.len() == 1, "it holds modules of {} kernel versions, not of one", versions.len());
         let (image, version) = (images.remove(0), versions.remove(0));
-        Ok(Self { version, data, files, image })
+        Ok(Self { version, data, files, image, copyright })
+    }
+
+    /// The package's copyright file: path and content.
+    #[must_use]
+    pub fn copyright(&self) -> Option<(&str, &[u8])> {
+        self.copyright.as_ref().map(|(path, place)| (path.as_str(), &self.data[place.clone()]))
     }
 
     /// Copies the kernel, the wanted modules and all they need, uncompressed, in this form and with indexes of their
@@ -161,10 +172,13 @@ mod tests {
     fn files_are_found_where_they_lie() {
         let module = "usr/lib/modules/6.12.1/kernel/fs/erofs/erofs.ko.xz";
         let archive =
-            KernelArchive::new(package(&["boot/vmlinuz-6.12.1", module, "usr/share/doc/x"])).unwrap();
+            KernelArchive::new(package(&["boot/vmlinuz-6.12.1", module, "usr/share/doc/x/copyright"]))
+                .unwrap();
         assert_eq!(archive.version, "6.12.1");
         assert_eq!(archive.file("kernel/fs/erofs/erofs.ko.xz").unwrap(), module.as_bytes());
         assert_eq!(&archive.data[archive.image.clone()], b"boot/vmlinuz-6.12.1");
+        let copyright = "usr/share/doc/x/copyright";
+        assert_eq!(archive.copyright().unwrap(), (copyright, copyright.as_bytes()));
         let error = archive.file("modules.order").unwrap_err();
         assert_eq!(error.to_string(), "the kernel's package has no modules.order");
     }

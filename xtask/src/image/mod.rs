@@ -180,8 +180,9 @@ impl Build {
     /// Packages are read first, by all processors: everything else waits for them. What follows, until the disk, is one
     /// process after the other; beside that there is time for the boot files and for `aside`.
     fn release<T: Send>(&self, aside: impl FnOnce() -> Result<T> + Send) -> Result<(ReleaseFiles, T)> {
-        let builder =
-            Builder { plan: &self.plan, steps: &self.steps, tools: &self.tools, cache: &self.cache };
+        let target = self.workspace.target();
+        let Self { plan, steps, tools, cache, .. } = self;
+        let builder = Builder { plan, steps, tools, cache, target: &target };
         std::thread::scope(|scope| {
             let program = scope.spawn(|| self.compiled());
             let sources = builder.sources()?;

@@ -18,6 +18,8 @@ use super::tree::{Node, Tree};
 use super::{archive, base, esp, grub, initramfs, process, slot};
 use crate::archive::cache::{Cache, parallel};
 use crate::archive::lock_file::LockedPackage;
+use crate::deb::{Entry, Kind};
+use crate::sbom::facts;
 use crate::tools::Tools;
 
 /// Bytes compressed together: larger is smaller on the wire, but costs RAM and time at each first access.
@@ -40,6 +42,8 @@ pub struct Builder<'a> {
     pub tools: &'a Tools,
     /// Where packages are.
     pub cache: &'a Cache,
+    /// Where what is found out about packages is kept for the SBOM.
+    pub target: &'a Utf8Path,
 }
 
 /// The sealed base and what it was made of.
@@ -91,9 +95,7 @@ impl Builder<'_> {
         let (directory, packages) = std::thread::scope(|scope| {
             let packages = (!self.steps.has("base", &key)).then(|| scope.spawn(|| self.packages()));
             let directory = self.steps.result("kernel", &kernel_key, |out| {
-                let deb = self.cache.fetch(&[&self.plan.kernel])?;
-                let kernel = KernelArchive::read(deb.first().context("no kernel package")?)?;
-                kernel.select(&wanted, form, out, self.tools)
+                self.kernel_archive()?.select(&wanted, form, out, self.tools)
             });
             let panicked = |_| Err(anyhow!("reading the base's packages panicked"));
             (directory, packages.map(|thread| thread.join().unwrap_or_else(panicked)))
@@ -119,9 +121,27 @@ impl Builder<'_> {
         let debs: Vec<_> = packages.iter().zip(self.cache.fetch(&packages)?).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         parallel(&debs, threads, |(package, deb)| {
-            PackageFiles::read(&package.name, deb, &self.plan.base.unpack)
-                .with_context(|| format!("package {}", package.name))
+            let mut facts = facts::Reader::new(&package.name);
+            let see = |entry: &Entry| facts.see(&entry.path, &entry.kind);
+            let files = PackageFiles::read(&package.name, deb, &self.plan.base.unpack, see)
+                .with_context(|| format!("package {}", package.name))?;
+            facts.keep(package, deb, self.target)?;
+            Ok(files)
         })
+    }
+
+    fn kernel_archive(&self) -> Result<KernelArchive> {
+        let package = &self.plan.kernel;
+        let debs = self.cache.fetch(&[package])?;
+        let deb = debs.first().context("no kernel package")?;
+        let archive = KernelArchive::read(deb)?;
+        // Without one the SBOM looks for a link to that of another package.
+        if let Some((path, bytes)) = archive.copyright() {
+            let mut facts = facts::Reader::new(&package.name);
+            facts.see(path, &Kind::File { bytes: bytes.to_vec() });
+            facts.keep(package, deb, self.target)?;
+        }
+        Ok(archive)
     }
 
     fn base_key(&self, kernel: &Key) -> Result<Key> {

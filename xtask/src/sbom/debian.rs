@@ -1,121 +1,17 @@
 //! Debian packages as components: facts from the lock, the rest from inside the package.
-//!
-//! What is read from inside is kept by the package's hash, so that a package is opened once in its life here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
-use camino::{Utf8Path, Utf8PathBuf};
-use serde::{Deserialize, Serialize};
 
 use super::component::{Component, Kind, Text, escaped};
 use super::copyright;
-use crate::archive::cache::Cache;
+use super::facts::Facts;
 use crate::archive::lock_file::LockedPackage;
 use crate::archive::relation;
-use crate::deb;
 
-/// Version of the facts' form on disk, in the name of their directory.
-const FACTS: &str = "package-facts-2";
-/// Where the texts are that copyright files refer to.
-const COMMON_LICENSES: &str = "usr/share/common-licenses/";
 /// Links between documentation directories that are followed; packages use one.
 const MAX_LINKS: usize = 4;
-
-/// What is read from inside a package.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Facts {
-    /// Raw relation fields.
-    depends: Vec<String>,
-    provides: String,
-    homepage: Option<String>,
-    copyright: Option<Raw>,
-    /// The package whose documentation directory this one's is a link to.
-    documented_in: Option<String>,
-    /// Shared licence texts, by name; only base-files has any.
-    common_licenses: BTreeMap<String, Raw>,
-}
-
-/// A file's bytes. As JSON they are a string, if they are one: an array of numbers takes twenty times as long to read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Raw {
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl Raw {
-    fn new(bytes: Vec<u8>) -> Self {
-        String::from_utf8(bytes).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Bytes(bytes) => bytes,
-        }
-    }
-}
-
-/// Reads every package, in the order given.
-///
-/// # Errors
-/// When one cannot be had or read.
-pub(super) fn facts(packages: &[&LockedPackage], cache: &Cache, target: &Utf8Path) -> Result<Vec<Facts>> {
-    let directory = target.join(FACTS);
-    std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {directory}"))?;
-    let debs = cache.fetch(packages)?;
-    packages.iter().zip(debs).map(|(package, deb)| kept(package, &deb, &directory)).collect()
-}
-
-fn kept(package: &LockedPackage, deb: &Utf8Path, directory: &Utf8Path) -> Result<Facts> {
-    let path: Utf8PathBuf = directory.join(format!("{}.json", package.sha256));
-    // A file that does not parse is from an interrupted run or another version: as good as none.
-    if let Some(facts) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        return Ok(facts);
-    }
-    let facts = read(&package.name, deb)?;
-    super::write_atomically(&path, &serde_json::to_vec(&facts)?)?;
-    Ok(facts)
-}
-
-fn read(package: &str, deb: &Utf8Path) -> Result<Facts> {
-    let control = deb::control(deb)?;
-    let field = |name: &str| {
-        control
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(|value| value.trim().to_owned())
-    };
-    let mut facts = Facts {
-        depends: ["Pre-Depends", "Depends"].iter().filter_map(|name| field(name)).collect(),
-        provides: field("Provides").unwrap_or_default(),
-        homepage: field("Homepage"),
-        ..Facts::default()
-    };
-    let documentation = format!("usr/share/doc/{package}");
-    deb::entries(deb, |entry| {
-        match entry.kind {
-            deb::Kind::Symlink { target } if entry.path == documentation => {
-                facts.documented_in = target.rsplit('/').next().map(str::to_owned);
-            }
-            deb::Kind::Symlink { target } if entry.path == format!("{documentation}/copyright") => {
-                facts.documented_in = target.rsplit('/').nth(1).map(str::to_owned);
-            }
-            deb::Kind::File { bytes } if entry.path == format!("{documentation}/copyright") => {
-                facts.copyright = Some(Raw::new(bytes));
-            }
-            deb::Kind::File { bytes } => {
-                if let Some(name) = entry.path.strip_prefix(COMMON_LICENSES) {
-                    facts.common_licenses.insert(name.to_owned(), Raw::new(bytes));
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(facts)
-}
 
 /// Names of packages outside of these whose documentation directory one of these links to.
 pub(super) fn documented_elsewhere(packages: &[&LockedPackage], facts: &[Facts]) -> BTreeSet<String> {
@@ -236,20 +132,4 @@ pub(super) fn purl(package: &LockedPackage) -> String {
         _ => format!("&upstream={}%40{}", escaped(&package.source), escaped(&package.source_version)),
     };
     format!("pkg:deb/debian/{name}@{version}?arch={}&distro=trixie{upstream}", package.architecture)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_of_any_encoding_are_kept_as_they_are() {
-        for bytes in [&b"plain \"quoted\"\n"[..], "Stra\u{df}e".as_bytes(), b"Stra\xdfe", b""] {
-            let facts = Facts { copyright: Some(Raw::new(bytes.to_vec())), ..Facts::default() };
-            let json = serde_json::to_vec(&facts).unwrap();
-            let read: Facts = serde_json::from_slice(&json).unwrap();
-            assert_eq!(read, facts);
-            assert_eq!(read.copyright.unwrap().bytes(), bytes);
-        }
-    }
 }
