@@ -4,10 +4,12 @@
 //! Nothing is unpacked here and no maintainer script is read. Paths that leave the package's root are refused.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read, Seek};
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8Path;
+
+mod xz;
 
 /// How the name of the member with the files begins.
 const DATA: &str = "data.tar";
@@ -76,12 +78,24 @@ pub fn entries(deb: impl AsRef<Utf8Path>, mut each: impl FnMut(Entry) -> Result<
     read(BufReader::with_capacity(1 << 17, file), &mut each).with_context(|| format!("package {deb}"))
 }
 
-/// Writes the package's data member, decompressed.
-pub fn data(deb: impl AsRef<Utf8Path>, output: &mut impl Write) -> Result<()> {
+/// The data member of a package whose hash has been checked, decompressed by all processors.
+pub fn data(deb: impl AsRef<Utf8Path>) -> Result<Vec<u8>> {
     let deb = deb.as_ref();
     let file = File::open(deb).with_context(|| format!("opening {deb}"))?;
-    let copy = |_: &str, mut data: Box<dyn Read + '_>| Ok(std::io::copy(&mut data, output).map(drop)?);
-    with_member(BufReader::with_capacity(1 << 17, file), DATA, copy).with_context(|| format!("package {deb}"))
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut bytes = Vec::new();
+    // Not buffered: the member begins where the file stands.
+    find_member(&file, DATA, |suffix, member| {
+        if suffix == ".xz" {
+            let start = (&file).stream_position()?;
+            bytes = xz::decompress(&file, start..start + member.header().size(), threads)?;
+        } else {
+            decompress(suffix, member)?.read_to_end(&mut bytes)?;
+        }
+        Ok(())
+    })
+    .with_context(|| format!("package {deb}"))?;
+    Ok(bytes)
 }
 
 /// The package's control file: name, relations, home page.
@@ -100,21 +114,20 @@ pub fn read_control(reader: impl Read) -> Result<String> {
         }
         Ok(())
     };
-    with_member(reader, "control.tar", |name, member| {
-        read_tar(member, &mut each).with_context(|| format!("member {name}"))
-    })?;
+    find_member(reader, "control.tar", |suffix, member| read_tar(decompress(suffix, member)?, &mut each))?;
     control.context("a package without a control file")
 }
 
 /// As [`entries`], of a package that is already open.
 pub fn read(reader: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
-    with_member(reader, DATA, |name, data| read_tar(data, each).with_context(|| format!("member {name}")))
+    find_member(reader, DATA, |suffix, member| read_tar(decompress(suffix, member)?, each))
 }
 
-fn with_member(
-    reader: impl Read,
+/// Calls `then` with the member whose name begins so, and with how the name ends.
+fn find_member<R: Read>(
+    reader: R,
     wanted: &str,
-    then: impl FnOnce(&str, Box<dyn Read + '_>) -> Result<()>,
+    then: impl FnOnce(&str, ar::Entry<'_, R>) -> Result<()>,
 ) -> Result<()> {
     let mut archive = ar::Archive::new(reader);
     let mut first = true;
@@ -125,8 +138,7 @@ fn with_member(
             check_format(&name, &mut member)?;
         }
         if let Some(suffix) = name.strip_prefix(wanted) {
-            let data = decompress(suffix, member).with_context(|| format!("member {name}"))?;
-            return then(&name, data);
+            return then(suffix, member).with_context(|| format!("member {name}"));
         }
     }
     bail!("no {wanted} member: not a Debian package, or truncated")

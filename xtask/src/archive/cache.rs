@@ -16,6 +16,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
+use super::checked::Checked;
 use super::http::{Client, HttpError};
 use super::lock_file::{LockFile, LockedPackage};
 use super::mirrors::Mirrors;
@@ -66,6 +67,7 @@ pub struct Cache {
     root: Utf8PathBuf,
     options: FetchOptions,
     client: Client,
+    checked: Checked,
     /// Where apt's configuration is looked for.
     etc_apt: Utf8PathBuf,
 }
@@ -90,6 +92,7 @@ impl Cache {
             root: root.to_owned(),
             options: options.clone(),
             client: Client::new()?,
+            checked: Checked::default(),
             etc_apt: "/etc/apt".into(),
         })
     }
@@ -222,9 +225,7 @@ impl Cache {
         let distinct: BTreeMap<&str, &LockedPackage> =
             packages.iter().map(|package| (package.sha256.as_str(), *package)).collect();
         let distinct: Vec<&LockedPackage> = distinct.into_values().collect();
-        let ready = parallel(&distinct, num_cpus(), |package| {
-            has(&self.package_path(package), &package.sha256, package.size)
-        })?;
+        let ready = parallel(&distinct, num_cpus(), |package| self.has_package(package))?;
         let missing: Vec<&LockedPackage> =
             distinct.iter().zip(&ready).filter(|(_, ready)| !**ready).map(|(package, _)| *package).collect();
         let vanished = self.download_missing(&missing)?;
@@ -235,6 +236,18 @@ impl Cache {
                 None => Outcome::Ready(self.package_path(package)),
             })
             .collect())
+    }
+
+    fn has_package(&self, package: &LockedPackage) -> Result<bool> {
+        let path = self.package_path(package);
+        if self.checked.knows(&path, &package.sha256) {
+            return Ok(true);
+        }
+        let right = has(&path, &package.sha256, package.size)?;
+        if right {
+            self.checked.remember(&path, &package.sha256);
+        }
+        Ok(right)
     }
 
     fn download_missing(&self, missing: &[&LockedPackage]) -> Result<BTreeMap<String, String>> {

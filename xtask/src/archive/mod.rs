@@ -4,6 +4,7 @@
 //! is read before its hash or signature was right.
 
 pub mod cache;
+mod checked;
 pub mod consistency;
 pub mod http;
 pub mod index;

@@ -20,6 +20,7 @@ use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::command::bench::Common;
 use crate::image::{self, ImageOptions, firmware};
+use crate::sbom::facts;
 use crate::scratch;
 use crate::workspace::Workspace;
 
@@ -56,7 +57,10 @@ pub fn run(common: &Common) -> Result<Report> {
     ours.build(edited, &ours.program)?;
     let mkosi = meter.sample("first try of mkosi", |directory| peers.mkosi(directory));
     let mut subjects = vec![
-        Subject::new(OURS, |_| meter.sample(OURS, |directory| ours.build(directory, &ours.program))),
+        Subject::new(OURS, |_| {
+            facts::forget(&workspace.target())?;
+            meter.sample(OURS, |directory| ours.build(directory, &ours.program))
+        }),
         Subject::new(MMDEBSTRAP, |_| meter.sample(MMDEBSTRAP, |directory| peers.mmdebstrap(directory))),
         Subject::new(EDIT, |round| {
             let program = ours.edited(edited, round)?;

@@ -30,15 +30,16 @@ enum Placed {
 }
 
 impl PackageFiles {
-    /// Reads a package, less what is dropped. Packages can be read at the same time.
+    /// Reads a package, less what is dropped; `see` is shown everything. Packages can be read at the same time.
     ///
     /// # Errors
     /// When the package cannot be read.
-    pub fn read(package: &str, deb: &Utf8Path, unpack: &Unpack) -> Result<Self> {
+    pub fn read(package: &str, deb: &Utf8Path, unpack: &Unpack, mut see: impl FnMut(&Entry)) -> Result<Self> {
         // A hard link may come to a file that is dropped under its first name.
         let mut dropped: BTreeMap<String, Node> = BTreeMap::new();
         let mut files = Vec::new();
         deb::entries(deb, |entry| {
+            see(&entry);
             let wanted =
                 !glob::any_matches(&unpack.drop, &entry.path) || glob::any_matches(&unpack.keep, &entry.path);
             let path = entry.path.clone();
@@ -80,7 +81,7 @@ impl PackageFiles {
 /// # Errors
 /// When the package cannot be read, or conflicts with what is there.
 pub fn add_package(tree: &mut Tree, package: &str, deb: &Utf8Path, unpack: &Unpack) -> Result<()> {
-    PackageFiles::read(package, deb, unpack)?.add_to(tree)
+    PackageFiles::read(package, deb, unpack, |_| ())?.add_to(tree)
 }
 
 fn node(entry: Entry, package: &str) -> Result<Node> {

@@ -246,16 +246,6 @@ fn copy_data(file: &mut File, offset: u64, source: &File) -> Result<()> {
     each_extent(source, |start, data| write_sparse(file, offset + start, data))
 }
 
-/// Copies what a file holds, less its holes.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn read_data(path: &Utf8Path, output: &mut impl Write) -> Result<()> {
-    let source = File::open(path).with_context(|| format!("cannot open {path}"))?;
-    each_extent(&source, |_, data| Ok(std::io::copy(data, output).map(drop)?))
-        .with_context(|| format!("cannot read {path}"))
-}
-
 /// Calls `each` with the place and the bytes of everything between two holes.
 fn each_extent(
     source: &File,

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::kernel_archive::KernelArchive;
 use super::process::run;
 use super::tree::{Node, NodeKind, Tree};
 use crate::deb::{self, Kind};
@@ -15,6 +14,8 @@ pub(super) const EARLY: &str = "erofs";
 pub(super) const BACKGROUND: &str = "ext4";
 /// depmod's indexes that the box reads; the binary ones are for libkmod, which it has not.
 const INDEXES: [&str; 4] = ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin"];
+/// The kernel itself, in a directory with its modules.
+pub(super) const IMAGE: &str = "vmlinuz";
 /// Where depmod looks below its base directory.
 pub(super) const MODULES: &str = "lib/modules";
 
@@ -41,7 +42,7 @@ impl Kernel {
             }
             if entry.path.starts_with("boot/vmlinuz-") {
                 kernels += 1;
-                return write(&out.join("vmlinuz"), &bytes);
+                return write(&out.join(IMAGE), &bytes);
             }
             Ok(())
         })?;
@@ -61,22 +62,32 @@ impl Kernel {
     /// The kernel itself.
     #[must_use]
     pub fn image(&self) -> Utf8PathBuf {
-        self.directory.join("vmlinuz")
+        self.directory.join(IMAGE)
     }
 }
 
-/// Modules chosen by [`KernelArchive::select`].
+/// A kernel and the modules chosen by [`super::kernel_archive::KernelArchive::select`].
 #[derive(Debug, Clone)]
 pub struct Selection {
     directory: Utf8PathBuf,
-    version: String,
+    /// Version as in `uname -r`.
+    pub version: String,
 }
 
 impl Selection {
-    /// Opens a directory made by [`KernelArchive::select`].
+    /// Opens a directory made by [`super::kernel_archive::KernelArchive::select`].
+    ///
+    /// # Errors
+    /// When it holds no modules.
+    pub fn open(directory: Utf8PathBuf) -> Result<Self> {
+        let version = version_in(&directory)?;
+        Ok(Self { directory, version })
+    }
+
+    /// The kernel itself.
     #[must_use]
-    pub fn open(directory: Utf8PathBuf, kernel: &KernelArchive) -> Self {
-        Self { directory, version: kernel.version.clone() }
+    pub fn image(&self) -> Utf8PathBuf {
+        self.directory.join(IMAGE)
     }
 
     fn modules(&self) -> Utf8PathBuf {

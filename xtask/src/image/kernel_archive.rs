@@ -1,82 +1,68 @@
-//! The kernel package decompressed once, into one file, and what a board needs taken out of it.
+//! The kernel package decompressed once, in memory, and what a board needs taken out of it.
 //!
 //! The package holds thousands of compressed modules, of which a board needs a few hundred. Only those are
 //! decompressed: what depmod would find out about all of them stands in each module's own `.modinfo`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::io::{Cursor, Read};
+use std::ops::Range;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 
-use super::kernel::{BACKGROUND, EARLY, MODULES, depmod, write};
+use super::kernel::{BACKGROUND, EARLY, IMAGE, MODULES, depmod, write};
 use super::module_file::{Form, section};
 use super::modules::{ModuleIndex, ModuleInfo};
 use crate::archive::cache::parallel;
 use crate::deb;
 use crate::tools::Tools;
 
-/// The package's data member in a step's directory, decompressed.
-const DATA: &str = "data.tar";
-/// The kernel itself, there.
-const IMAGE: &str = "vmlinuz";
 /// What depmod takes over from the package.
 const PACKAGED: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 /// A decompressed kernel package.
 #[derive(Debug)]
 pub struct KernelArchive {
-    directory: Utf8PathBuf,
     /// Version as in `uname -r`.
-    pub version: String,
-    data: File,
-    /// Path below the version's module directory → place in [`DATA`].
-    files: BTreeMap<String, Extent>,
-    image: Extent,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Extent {
-    offset: u64,
-    length: u64,
+    version: String,
+    data: Vec<u8>,
+    /// Path below the version's module directory → place in the data.
+    files: BTreeMap<String, Range<usize>>,
+    image: Range<usize>,
+    /// The package's copyright file: path and place.
+    copyright: Option<(String, Range<usize>)>,
 }
 
 impl KernelArchive {
-    /// Decompresses a kernel package into `out`.
+    /// Decompresses a kernel package whose hash has been checked.
     ///
     /// # Errors
     /// When it is not one, or cannot be read.
-    pub fn unpack(deb: &Utf8Path, out: &Utf8Path) -> Result<()> {
-        let path = out.join(DATA);
-        let mut file = File::create(&path).with_context(|| format!("cannot create {path}"))?;
-        deb::data(deb, &mut file)?;
-        let archive = Self::open(out.to_owned()).with_context(|| format!("package {deb}"))?;
-        write(&out.join(IMAGE), &archive.at(archive.image)?)
+    pub fn read(deb: &Utf8Path) -> Result<Self> {
+        Self::new(deb::data(deb)?).with_context(|| format!("package {deb}"))
     }
 
-    /// Opens a directory made by [`Self::unpack`].
-    ///
-    /// # Errors
-    /// When it does not hold one kernel and its modules.
-    pub fn open(directory: Utf8PathBuf) -> Result<Self> {
-        let path = directory.join(DATA);
-        let data = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    /// From the package's data member.
+    fn new(data: Vec<u8>) -> Result<Self> {
         let (mut images, mut files, mut versions) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let mut tar = tar::Archive::new(&data);
+        let mut copyright = None;
+        let mut tar = tar::Archive::new(Cursor::new(&data));
         for entry in tar.entries_with_seek()? {
             let entry = entry?;
-            let extent = Extent { offset: entry.raw_file_position(), length: entry.size() };
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let path = path.trim_start_matches("./");
-            let modules = path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/");
             if !entry.header().entry_type().is_file() {
                 continue;
             }
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let path = path.trim_start_matches("./");
+            let start = usize::try_from(entry.raw_file_position())?;
+            let end = start.checked_add(usize::try_from(entry.size())?).filter(|end| *end <= data.len());
+            let extent = start..end.with_context(|| format!("{path}: truncated"))?;
+            let modules = path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/");
             if path.starts_with("boot/vmlinuz-") {
                 images.push(extent);
+            } else if path.starts_with("usr/share/doc/") && path.ends_with("/copyright") {
+                copyright = Some((path.to_owned(), extent));
             } else if let Some((version, file)) = modules.and_then(|path| path.split_once('/')) {
                 versions.push(version.to_owned());
                 files.insert(file.to_owned(), extent);
@@ -86,22 +72,23 @@ impl KernelArchive {
         ensure!(images.len() == 1, "it holds {} kernels, not one", images.len());
         ensure!(versions.len() == 1, "it holds modules of {} kernel versions, not of one", versions.len());
         let (image, version) = (images.remove(0), versions.remove(0));
-        Ok(Self { directory, version, data, files, image })
+        Ok(Self { version, data, files, image, copyright })
     }
 
-    /// The kernel itself.
+    /// The package's copyright file: path and content.
     #[must_use]
-    pub fn image(&self) -> Utf8PathBuf {
-        self.directory.join(IMAGE)
+    pub fn copyright(&self) -> Option<(&str, &[u8])> {
+        self.copyright.as_ref().map(|(path, place)| (path.as_str(), &self.data[place.clone()]))
     }
 
-    /// Copies the wanted modules and all they need, uncompressed, in this form and with indexes of their own, into `out`.
+    /// Copies the kernel, the wanted modules and all they need, uncompressed, in this form and with indexes of their
+    /// own, into `out`.
     ///
     /// # Errors
     /// When the kernel has no module of a wanted name.
     pub fn select(&self, wanted: &[String], form: Form, out: &Utf8Path, tools: &Tools) -> Result<()> {
         let reader = Reader { archive: self, modules: Mutex::default() };
-        let builtin = String::from_utf8_lossy(&self.file("modules.builtin")?).into_owned();
+        let builtin = String::from_utf8_lossy(self.file("modules.builtin")?).into_owned();
         let paths = self.files.keys().filter_map(|path| path.strip_suffix(".xz"));
         let index = ModuleIndex::explore(paths, &builtin, wanted, |paths| reader.infos(paths))?;
         let target = out.join(MODULES).join(&self.version);
@@ -109,7 +96,7 @@ impl KernelArchive {
             write(&target.join(&module.path), &form.of(reader.module(&module.path)?))?;
         }
         for name in PACKAGED {
-            write(&target.join(name), &self.file(name)?)?;
+            write(&target.join(name), self.file(name)?)?;
         }
         depmod(out, &self.version, tools)?;
         for (list, module) in [("early", EARLY), ("background", BACKGROUND)] {
@@ -117,18 +104,12 @@ impl KernelArchive {
             let paths: Vec<&str> = order.iter().map(|module| module.path.as_str()).collect();
             write(&out.join(list), paths.join("\n").as_bytes())?;
         }
-        Ok(())
+        write(&out.join(IMAGE), &self.data[self.image.clone()])
     }
 
-    fn file(&self, path: &str) -> Result<Vec<u8>> {
-        self.at(*self.files.get(path).with_context(|| format!("the kernel's package has no {path}"))?)
-    }
-
-    fn at(&self, extent: Extent) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(extent.length)?];
-        let read = self.data.read_exact_at(&mut bytes, extent.offset);
-        read.with_context(|| format!("cannot read {}", self.directory.join(DATA)))?;
-        Ok(bytes)
+    fn file(&self, path: &str) -> Result<&[u8]> {
+        let place = self.files.get(path).with_context(|| format!("the kernel's package has no {path}"))?;
+        Ok(&self.data[place.clone()])
     }
 }
 
@@ -160,9 +141,55 @@ impl Reader<'_> {
     fn decompressed(&self, path: &str) -> Result<Vec<u8>> {
         let compressed = self.archive.file(&format!("{path}.xz"))?;
         let mut bytes = Vec::new();
-        liblzma::read::XzDecoder::new(compressed.as_slice())
+        liblzma::bufread::XzDecoder::new(compressed)
             .read_to_end(&mut bytes)
             .with_context(|| format!("cannot decompress {path}"))?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(paths: &[&str]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for path in paths {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(path.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, path, path.as_bytes()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    #[track_caller]
+    fn check_error(data: Vec<u8>, expected: &str) {
+        assert_eq!(KernelArchive::new(data).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn files_are_found_where_they_lie() {
+        let module = "usr/lib/modules/6.12.1/kernel/fs/erofs/erofs.ko.xz";
+        let archive =
+            KernelArchive::new(package(&["boot/vmlinuz-6.12.1", module, "usr/share/doc/x/copyright"]))
+                .unwrap();
+        assert_eq!(archive.version, "6.12.1");
+        assert_eq!(archive.file("kernel/fs/erofs/erofs.ko.xz").unwrap(), module.as_bytes());
+        assert_eq!(&archive.data[archive.image.clone()], b"boot/vmlinuz-6.12.1");
+        let copyright = "usr/share/doc/x/copyright";
+        assert_eq!(archive.copyright().unwrap(), (copyright, copyright.as_bytes()));
+        let error = archive.file("modules.order").unwrap_err();
+        assert_eq!(error.to_string(), "the kernel's package has no modules.order");
+    }
+
+    #[test]
+    fn other_packages_are_no_kernels() {
+        check_error(package(&["usr/bin/nft"]), "it holds 0 kernels, not one");
+        check_error(package(&["boot/vmlinuz-1"]), "it holds modules of 0 kernel versions, not of one");
+        let two = ["boot/vmlinuz-1", "lib/modules/1/x.ko.xz", "lib/modules/2/x.ko.xz"];
+        check_error(package(&two), "it holds modules of 2 kernel versions, not of one");
+        let whole = package(&["boot/vmlinuz-1", "lib/modules/1/x.ko.xz"]);
+        check_error(whole[..1540].to_vec(), "lib/modules/1/x.ko.xz: truncated");
     }
 }

@@ -108,12 +108,7 @@ pub fn plan(options: &ImageOptions) -> Result<Plan> {
 /// When anything fails or a size is over its budget; there is then no new image, and an old one is as it was.
 pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
     let built = Build::prepare(options)?;
-    let (files, sbom) = std::thread::scope(|scope| {
-        let sbom = scope.spawn(|| built.sbom().make(&built.steps));
-        (built.release(), sbom.join())
-    });
-    let files = files?;
-    let sbom = sbom.map_err(|_| anyhow!("making the SBOM panicked"))??;
+    let (files, sbom) = built.release(|| built.sbom().make(&built.steps))?;
     let measured = files.measured(&built.plan.product)?;
     budget::check(&measured)?;
     let began = Instant::now();
@@ -133,7 +128,7 @@ pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
 /// When a step fails. A size over its budget is not an error here.
 pub fn measure(options: &ImageOptions) -> Result<Vec<Measured>> {
     let built = Build::prepare(options)?;
-    built.release()?.measured(&built.plan.product)
+    built.release(|| Ok(()))?.0.measured(&built.plan.product)
 }
 
 /// Makes the document that says what an image is made of; nothing is built.
@@ -180,17 +175,24 @@ impl Build {
         sbom::Source { plan: &self.plan, lock: &self.lock, cache: &self.cache, workspace: &self.workspace }
     }
 
-    /// Compiles the program while everything that does not need it is made.
-    fn release(&self) -> Result<ReleaseFiles> {
-        let builder =
-            Builder { plan: &self.plan, steps: &self.steps, tools: &self.tools, cache: &self.cache };
+    /// Compiles the program while everything that does not need it is made, and does `aside`.
+    ///
+    /// Packages are read first, by all processors: everything else waits for them. What follows, until the disk, is one
+    /// process after the other; beside that there is time for the boot files and for `aside`.
+    fn release<T: Send>(&self, aside: impl FnOnce() -> Result<T> + Send) -> Result<(ReleaseFiles, T)> {
+        let target = self.workspace.target();
+        let Self { plan, steps, tools, cache, .. } = self;
+        let builder = Builder { plan, steps, tools, cache, target: &target };
         std::thread::scope(|scope| {
             let program = scope.spawn(|| self.compiled());
+            let sources = builder.sources()?;
             let boot = scope.spawn(|| builder.boot_files());
-            let base = builder.base();
+            let aside = scope.spawn(aside);
+            let base = builder.base(sources);
             let program = program.join().map_err(|_| anyhow!("compiling the firmware panicked"))??;
             let boot = boot.join().map_err(|_| anyhow!("making the boot files panicked"))??;
-            builder.release(program, base?, boot)
+            let files = builder.release(program, base?, boot)?;
+            Ok((files, aside.join().map_err(|_| anyhow!("making the SBOM panicked"))??))
         })
     }
 

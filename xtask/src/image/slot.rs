@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use camino::Utf8Path;
 use sha2::{Digest, Sha256};
 
-use super::disk::{self, named_guid};
-use super::process::run;
+use super::disk::named_guid;
+use super::process::{run, run_fed};
 use super::step::hex;
 use crate::tools::Tools;
 
@@ -74,8 +74,15 @@ pub fn make(
     epoch_s: u32,
     tools: &Tools,
 ) -> Result<()> {
-    let archive = out.join("slot.tar");
-    let mut tar = tar::Builder::new(std::fs::File::create(&archive).with_context(|| archive.to_string())?);
+    let mut command = ext4(tools, "none,extents,filetype,sparse_super,large_file", "slot", epoch_s)?;
+    command.args(["-N", "64", "-d", "-", out.join("slot.img").as_str(), &format!("{size_mib}M")]);
+    run_fed(command, |input| write_tar(files, epoch_s, input))
+        .with_context(|| format!("the slot's files do not fit {size_mib} MiB, or mke2fs failed"))
+        .map(drop)
+}
+
+fn write_tar(files: &[(&str, &[u8])], epoch_s: u32, output: impl Write) -> Result<()> {
+    let mut tar = tar::Builder::new(output);
     for (name, bytes) in files {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
@@ -83,18 +90,7 @@ pub fn make(
         header.set_mtime(epoch_s.into());
         tar.append_data(&mut header, name, *bytes)?;
     }
-    tar.into_inner()?.flush()?;
-    let mut command = ext4(tools, "none,extents,filetype,sparse_super,large_file", "slot", epoch_s)?;
-    command.args([
-        "-N",
-        "64",
-        "-d",
-        archive.as_str(),
-        out.join("slot.img").as_str(),
-        &format!("{size_mib}M"),
-    ]);
-    run(command).with_context(|| format!("the slot's files do not fit {size_mib} MiB, or mke2fs failed"))?;
-    std::fs::remove_file(&archive).with_context(|| archive.to_string())
+    Ok(tar.into_inner()?.flush()?)
 }
 
 /// Makes `system.img` in `out`: empty, ready for sealed component images.
@@ -123,15 +119,16 @@ fn ext4(tools: &Tools, features: &str, name: &str, epoch_s: u32) -> Result<std::
     Ok(command)
 }
 
-/// Bytes of a slot image as it would travel; its holes are not counted.
+/// Bytes of a slot's files as they would travel. The file system around them, some dozen KiB of mostly zeros, comes to
+/// less than one more.
 ///
 /// # Errors
-/// When it cannot be read.
-pub fn compressed_size(image: &Utf8Path) -> Result<u64> {
+/// When the compressor fails.
+pub fn compressed_size(files: &[(&str, &[u8])]) -> Result<u64> {
     // Higher levels gain little: the base inside is compressed, the kernel too. It is measured at every edit.
     const LEVEL: i32 = 3;
     let mut encoder = zstd::Encoder::new(Counter(0), LEVEL)?;
-    disk::read_data(image, &mut encoder)?;
+    files.iter().try_for_each(|(_, bytes)| encoder.write_all(bytes))?;
     Ok(encoder.finish()?.0)
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 
@@ -16,6 +16,21 @@ use crate::workspace::Workspace;
 /// The program's package.
 const PROGRAM: &str = "kontor";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What cargo is asked: what is linked into the program, and where each crate is.
+const TREE: [&str; 11] = [
+    "tree",
+    "--edges",
+    "normal,no-proc-macro",
+    "--target",
+    TARGET,
+    "--prefix",
+    "depth",
+    "--format",
+    "{p}",
+    "-p",
+    PROGRAM,
+];
+const METADATA: [&str; 5] = ["metadata", "--format-version", "1", "--filter-platform", TARGET];
 /// How the files begin that hold licence texts and notices.
 const LICENCE_FILES: [&str; 5] = ["license", "licence", "copying", "notice", "copyright"];
 /// Longer files are no licence texts.
@@ -58,25 +73,14 @@ struct Locked {
 /// # Errors
 /// When cargo fails, or a crate names no licence.
 pub(super) fn components(workspace: &Workspace) -> Result<Vec<Component>> {
-    let tree = cargo(
-        workspace,
-        &[
-            "tree",
-            "--edges",
-            "normal,no-proc-macro",
-            "--target",
-            TARGET,
-            "--prefix",
-            "depth",
-            "--format",
-            "{p}",
-            "-p",
-            PROGRAM,
-        ],
-    )?;
-    let graph = graph(&tree)?;
-    let metadata = cargo(workspace, &["metadata", "--format-version", "1", "--filter-platform", TARGET])?;
-    let metadata: Metadata = serde_json::from_str(&metadata).context("what `cargo metadata` printed")?;
+    // Both only read, and each resolves the workspace anew: at the same time.
+    let (tree, metadata) = std::thread::scope(|scope| {
+        let tree = scope.spawn(|| cargo(workspace, &TREE));
+        let metadata = cargo(workspace, &METADATA);
+        (tree.join().unwrap_or_else(|_| Err(anyhow!("running cargo panicked"))), metadata)
+    });
+    let graph = graph(&tree?)?;
+    let metadata: Metadata = serde_json::from_str(&metadata?).context("what `cargo metadata` printed")?;
     let lock_file = workspace.root().join("Cargo.lock");
     let lock = std::fs::read_to_string(&lock_file).with_context(|| format!("cannot read {lock_file}"))?;
     let lock: Lock = toml::from_str(&lock).with_context(|| format!("in {lock_file}"))?;

@@ -1,100 +1,17 @@
 //! Debian packages as components: facts from the lock, the rest from inside the package.
-//!
-//! What is read from inside is kept by the package's hash, so that a package is opened once in its life here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
-use camino::{Utf8Path, Utf8PathBuf};
-use serde::{Deserialize, Serialize};
 
 use super::component::{Component, Kind, Text, escaped};
 use super::copyright;
-use crate::archive::cache::Cache;
+use super::facts::Facts;
 use crate::archive::lock_file::LockedPackage;
 use crate::archive::relation;
-use crate::deb;
 
-/// Version of the facts' form on disk, in the name of their directory.
-const FACTS: &str = "package-facts-1";
-/// Where the texts are that copyright files refer to.
-const COMMON_LICENSES: &str = "usr/share/common-licenses/";
 /// Links between documentation directories that are followed; packages use one.
 const MAX_LINKS: usize = 4;
-
-/// What is read from inside a package.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Facts {
-    /// Raw relation fields.
-    depends: Vec<String>,
-    provides: String,
-    homepage: Option<String>,
-    copyright: Option<Vec<u8>>,
-    /// The package whose documentation directory this one's is a link to.
-    documented_in: Option<String>,
-    /// Shared licence texts, by name; only base-files has any.
-    common_licenses: BTreeMap<String, Vec<u8>>,
-}
-
-/// Reads every package, in the order given.
-///
-/// # Errors
-/// When one cannot be had or read.
-pub(super) fn facts(packages: &[&LockedPackage], cache: &Cache, target: &Utf8Path) -> Result<Vec<Facts>> {
-    let directory = target.join(FACTS);
-    std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {directory}"))?;
-    let debs = cache.fetch(packages)?;
-    packages.iter().zip(debs).map(|(package, deb)| kept(package, &deb, &directory)).collect()
-}
-
-fn kept(package: &LockedPackage, deb: &Utf8Path, directory: &Utf8Path) -> Result<Facts> {
-    let path: Utf8PathBuf = directory.join(format!("{}.json", package.sha256));
-    // A file that does not parse is from an interrupted run or another version: as good as none.
-    if let Some(facts) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        return Ok(facts);
-    }
-    let facts = read(&package.name, deb)?;
-    super::write_atomically(&path, &serde_json::to_vec(&facts)?)?;
-    Ok(facts)
-}
-
-fn read(package: &str, deb: &Utf8Path) -> Result<Facts> {
-    let control = deb::control(deb)?;
-    let field = |name: &str| {
-        control
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(|value| value.trim().to_owned())
-    };
-    let mut facts = Facts {
-        depends: ["Pre-Depends", "Depends"].iter().filter_map(|name| field(name)).collect(),
-        provides: field("Provides").unwrap_or_default(),
-        homepage: field("Homepage"),
-        ..Facts::default()
-    };
-    let documentation = format!("usr/share/doc/{package}");
-    deb::entries(deb, |entry| {
-        match entry.kind {
-            deb::Kind::Symlink { target } if entry.path == documentation => {
-                facts.documented_in = target.rsplit('/').next().map(str::to_owned);
-            }
-            deb::Kind::Symlink { target } if entry.path == format!("{documentation}/copyright") => {
-                facts.documented_in = target.rsplit('/').nth(1).map(str::to_owned);
-            }
-            deb::Kind::File { bytes } if entry.path == format!("{documentation}/copyright") => {
-                facts.copyright = Some(bytes);
-            }
-            deb::Kind::File { bytes } => {
-                if let Some(name) = entry.path.strip_prefix(COMMON_LICENSES) {
-                    facts.common_licenses.insert(name.to_owned(), bytes);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(facts)
-}
 
 /// Names of packages outside of these whose documentation directory one of these links to.
 pub(super) fn documented_elsewhere(packages: &[&LockedPackage], facts: &[Facts]) -> BTreeSet<String> {
@@ -176,8 +93,8 @@ fn component(
 
 fn texts(copyright: Vec<u8>, facts: &Facts) -> Vec<Text> {
     let common = facts.common_licenses.iter();
-    let common =
-        common.map(|(name, bytes)| Text { name: format!("common-licenses/{name}"), bytes: bytes.clone() });
+    let common = common
+        .map(|(name, bytes)| Text { name: format!("common-licenses/{name}"), bytes: bytes.bytes().to_vec() });
     std::iter::once(Text { name: "copyright".to_owned(), bytes: copyright }).chain(common).collect()
 }
 
@@ -186,7 +103,7 @@ fn copyright_of(facts: &Facts, known: &BTreeMap<&str, &Facts>) -> Result<Vec<u8>
     let mut facts = facts;
     for _ in 0..MAX_LINKS {
         match (&facts.copyright, &facts.documented_in) {
-            (Some(copyright), _) => return Ok(copyright.clone()),
+            (Some(copyright), _) => return Ok(copyright.bytes().to_vec()),
             (None, Some(other)) => {
                 facts = known.get(other.as_str()).copied().with_context(|| {
                     format!("its copyright file is in {other}, which is not among the packages")

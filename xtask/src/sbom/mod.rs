@@ -10,6 +10,7 @@ mod copyright;
 mod crates;
 mod cyclonedx;
 mod debian;
+pub(crate) mod facts;
 pub mod spdx;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ pub use cyclonedx::document;
 /// Packages of the tools set whose code is in the image: GRUB's boot sectors and modules. The others only run here.
 const BOOT_CODE: [&str; 2] = ["grub-efi-amd64-bin", "grub-pc-bin"];
 /// Raise it when this module's code changes what it makes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Names in the step's directory, and the extensions beside an image.
 const DOCUMENT: &str = "cdx.json";
 const TEXTS: &str = "licences.tar.zst";
@@ -133,7 +134,7 @@ impl Source<'_> {
     /// When a package or crate cannot be read, or names no licence.
     pub fn gather(&self) -> Result<Sbom> {
         let packages = self.packages()?;
-        let facts = debian::facts(&packages, self.cache, &self.workspace.target())?;
+        let facts = facts::facts(&packages, self.cache, &self.workspace.target())?;
         let mut components = debian::components(&packages, &facts, &self.documentation(&packages, &facts)?)?;
         let crates = crates::components(self.workspace)?;
         let declared = self.declared()?;
@@ -158,12 +159,12 @@ impl Source<'_> {
     fn documentation(
         &self,
         packages: &[&LockedPackage],
-        facts: &[debian::Facts],
-    ) -> Result<BTreeMap<String, debian::Facts>> {
+        facts: &[facts::Facts],
+    ) -> Result<BTreeMap<String, facts::Facts>> {
         let wanted = debian::documented_elsewhere(packages, facts);
         let tools = self.lock.set(TOOLS_SET)?.iter().filter(|package| wanted.contains(&package.name));
         let found: Vec<&LockedPackage> = tools.collect();
-        let facts = debian::facts(&found, self.cache, &self.workspace.target())?;
+        let facts = facts::facts(&found, self.cache, &self.workspace.target())?;
         Ok(found.iter().map(|package| package.name.clone()).zip(facts).collect())
     }
 
