@@ -22,6 +22,8 @@ const SHF_ALLOC: u64 = 2;
 const SYMBOL: usize = 24;
 const STT_OBJECT: u8 = 1;
 const STT_FUNC: u8 = 2;
+/// Longer names are cut. Without a limit a file of a few megabytes could make its reader look through it once per name.
+const NAME: usize = 1 << 14;
 
 /// A file that was understood.
 #[derive(Debug)]
@@ -77,9 +79,8 @@ impl<'a> Elf<'a> {
         let names = bytes.get(content(header(names)?.1, bytes.len())?)?;
         let section = |index: usize| {
             let (at, header) = header(index)?;
-            let name = names.get(place(word(header, 0)?.into())?..)?.split(|byte| *byte == 0).next()?;
             Some(Section {
-                name,
+                name: name(names, header)?,
                 header: at,
                 content: content(header, bytes.len())?,
                 address: long(header, SH_ADDRESS)?,
@@ -101,8 +102,9 @@ impl<'a> Elf<'a> {
 
     /// Functions and variables, in the order of the file; none when it was stripped.
     pub fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> {
-        let tables = self.sections.iter().filter(|section| section.kind == SHT_SYMTAB);
-        tables.flat_map(|table| {
+        // There may be one at most.
+        let table = self.sections.iter().find(|section| section.kind == SHT_SYMTAB);
+        table.into_iter().flat_map(|table| {
             let names = self.sections.get(table.link).and_then(|names| self.bytes.get(names.content.clone()));
             let records = self.bytes.get(table.content.clone()).unwrap_or_default().chunks_exact(SYMBOL);
             records.filter_map(move |record| symbol(record, names?))
@@ -121,7 +123,7 @@ fn content(header: &[u8], length: usize) -> Option<Range<usize>> {
 }
 
 fn symbol<'a>(record: &[u8], names: &'a [u8]) -> Option<Symbol<'a>> {
-    let name = names.get(place(word(record, 0)?.into())?..)?.split(|byte| *byte == 0).next()?;
+    let name = name(names, record)?;
     let kind = record.get(4)? & 0xf;
     let (address, size) = (long(record, 8)?, long(record, 16)?);
     // Section 0 and the reserved numbers at the end are no place: undefined, absolute, common.
@@ -130,6 +132,12 @@ fn symbol<'a>(record: &[u8], names: &'a [u8]) -> Option<Symbol<'a>> {
     let has_bytes = size > 0 && (kind == STT_FUNC || kind == STT_OBJECT);
     let name = std::str::from_utf8(name).ok()?;
     (placed && has_bytes).then_some(Symbol { name, section, address, size })
+}
+
+/// The name whose place in `names` begins a header or a symbol.
+fn name<'a>(names: &'a [u8], record: &[u8]) -> Option<&'a [u8]> {
+    let rest = names.get(place(word(record, 0)?.into())?..)?;
+    rest.get(..rest.len().min(NAME))?.split(|byte| *byte == 0).next()
 }
 
 fn place(number: u64) -> Option<usize> {

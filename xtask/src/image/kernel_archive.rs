@@ -65,6 +65,7 @@ impl KernelArchive {
         let path = directory.join(DATA);
         let data = File::open(&path).with_context(|| format!("cannot open {path}"))?;
         let (mut images, mut files, mut versions) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let end = data.metadata().with_context(|| format!("cannot read {path}"))?.len();
         let mut tar = tar::Archive::new(&data);
         for entry in tar.entries_with_seek()? {
             let entry = entry?;
@@ -75,6 +76,8 @@ impl KernelArchive {
             if !entry.header().entry_type().is_file() {
                 continue;
             }
+            let cut_off = || format!("{path} is cut off: it has {} bytes", extent.length);
+            extent.offset.checked_add(extent.length).filter(|stop| *stop <= end).with_context(cut_off)?;
             if path.starts_with("boot/vmlinuz-") {
                 images.push(extent);
             } else if let Some((version, file)) = modules.and_then(|path| path.split_once('/')) {
@@ -164,5 +167,37 @@ impl Reader<'_> {
             .read_to_end(&mut bytes)
             .with_context(|| format!("cannot decompress {path}"))?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel's package with one module, whose length is given as this.
+    fn package(claimed: u64) -> Result<KernelArchive> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(directory.path()).unwrap();
+        let mut tar = tar::Builder::new(File::create(path.join(DATA)).unwrap());
+        for (name, size) in [("./boot/vmlinuz-6", 6), ("./usr/lib/modules/6/a.ko.xz", claimed)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path(name).unwrap();
+            header.set_size(size);
+            header.set_cksum();
+            tar.append(&header, &b"kernel"[..]).unwrap();
+        }
+        tar.into_inner().unwrap();
+        KernelArchive::open(path.to_owned())
+    }
+
+    #[test]
+    fn a_file_ends_where_the_archive_does() {
+        let archive = package(6).unwrap();
+        assert_eq!(archive.version, "6");
+        assert_eq!(archive.file("a.ko.xz").unwrap(), b"kernel");
+        for claimed in [1 << 20, 1 << 62] {
+            let error = format!("{:#}", package(claimed).unwrap_err());
+            assert!(error.contains("a.ko.xz") && error.contains("cut off"), "{error}");
+        }
     }
 }
