@@ -13,6 +13,13 @@ mod xz;
 
 /// How the name of the member with the files begins.
 const DATA: &str = "data.tar";
+/// What a member may unpack to. The largest packages of the archive that a box could need (firmware, kernels) have a
+/// quarter of it; a few bytes of a compressed file can stand for anything.
+const UNPACKED: u64 = 2 << 30;
+/// What decompressing may take: `xz -9` needs 65 MiB, and packages are made with less.
+const XZ_MEMORY: u64 = 1 << 30;
+/// And what it may take before fewer blocks are decompressed at the same time.
+const XZ_MEMORY_AT_ONCE: u64 = 512 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,16 +160,49 @@ fn check_format(name: &str, member: &mut impl Read) -> Result<()> {
 }
 
 fn decompress<'a>(suffix: &str, member: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    Ok(match suffix {
+    let inner: Box<dyn Read + 'a> = match suffix {
         "" => Box::new(member),
         ".gz" => Box::new(flate2::read::GzDecoder::new(member)),
         // Large packages are compressed in blocks, which are decompressed at the same time.
         ".xz" => {
-            Box::new(liblzma::bufread::XzDecoder::new_parallel(BufReader::with_capacity(1 << 17, member)))
+            let member = BufReader::with_capacity(1 << 17, member);
+            Box::new(liblzma::bufread::XzDecoder::new_stream(member, xz_stream()?))
         }
         ".zst" => Box::new(zstd::Decoder::new(member)?),
         other => bail!("unknown compression {other:?}"),
-    })
+    };
+    Ok(Box::new(Bounded { inner, left: UNPACKED }))
+}
+
+/// Several blocks at a time need memory of their own: the library's `new_parallel` grants none, and so takes one block
+/// after the other.
+fn xz_stream() -> Result<liblzma::stream::Stream> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = liblzma::stream::MtStreamBuilder::new();
+    builder.threads(u32::try_from(threads)?).memlimit_threading(XZ_MEMORY_AT_ONCE).memlimit_stop(XZ_MEMORY);
+    builder.decoder().context("preparing to decompress xz")
+}
+
+/// What comes out of a compressed member, up to the limit.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 && !buffer.is_empty() {
+            // Exactly at the limit there may be an end.
+            return match self.inner.read(&mut [0])? {
+                0 => Ok(0),
+                _ => Err(std::io::Error::other(format!("it unpacks to more than {UNPACKED} bytes"))),
+            };
+        }
+        let count = self.inner.read(&mut buffer[..most])?;
+        self.left -= count as u64;
+        Ok(count)
+    }
 }
 
 fn read_tar(data: impl Read, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
@@ -192,7 +232,7 @@ fn convert(mut entry: tar::Entry<'_, impl Read>) -> Result<Entry> {
         tar::EntryType::Char => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
         tar::EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
         tar::EntryType::Fifo => Kind::Fifo,
-        tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+        tar::EntryType::Regular | tar::EntryType::Continuous => {
             let mut bytes = Vec::new();
             let size = entry.size();
             entry.read_to_end(&mut bytes).with_context(|| format!("{path}: unreadable or truncated"))?;

@@ -437,7 +437,7 @@ pub fn hash_file(path: &Utf8Path) -> Result<String> {
 }
 
 /// Pool paths may hold `+`, `~` and `%3a`; only what RFC 3986 forbids in a path is escaped.
-pub(super) fn escape(path: &str) -> String {
+pub fn escape(path: &str) -> String {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/+:@=,".contains(&byte);
     path.bytes().map(|b| if legal(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -251,7 +251,8 @@ impl Client {
 }
 
 /// The path of `file:///…`, with `%XX` undone.
-fn folder_path(url: &str) -> Option<std::path::PathBuf> {
+#[must_use]
+pub fn folder_path(url: &str) -> Option<std::path::PathBuf> {
     let path = url.strip_prefix("file://")?.as_bytes();
     let mut plain = Vec::with_capacity(path.len());
     let mut at = 0;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 
+use super::lock_file::is_below_the_mirror;
 use super::relation::{self, Relation};
 use super::version;
 
@@ -190,7 +191,7 @@ fn validate(package: &Package) -> Result<()> {
         bail!("{name}: SHA256 is missing or malformed");
     }
     let path = &package.filename;
-    if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") {
+    if !is_below_the_mirror(path) {
         bail!("{name}: Filename {path:?} is not a path below the mirror");
     }
     Ok(())
@@ -232,8 +233,11 @@ mod tests {
 
     #[test]
     fn a_path_that_leaves_the_mirror_is_refused() {
-        let text = paragraph("a", "2", "").replace("pool/a.deb", "../../etc/passwd");
-        let error = Index::default().add(&text, "trixie").unwrap_err();
-        assert!(format!("{error:#}").contains("not a path below the mirror"), "{error:#}");
+        // The lock file, which is made from it, takes no others either.
+        for path in ["../../etc/passwd", "/etc/passwd", "pool//a.deb", "pool/./a.deb", "pool/"] {
+            let text = paragraph("a", "2", "").replace("pool/a.deb", path);
+            let error = Index::default().add(&text, "trixie").unwrap_err();
+            assert!(format!("{error:#}").contains("not a path below the mirror"), "{error:#}");
+        }
     }
 }

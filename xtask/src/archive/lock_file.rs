@@ -102,7 +102,11 @@ impl LockFile {
         Self::parse(path, &text).with_context(|| format!("in {path}"))
     }
 
-    fn parse(path: &Utf8Path, text: &str) -> Result<Self> {
+    /// Reads the text of a lock file that is, or will be, at `path`.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(path: &Utf8Path, text: &str) -> Result<Self> {
         let raw: Raw = toml::from_str(text)?;
         ensure!(raw.schema == SCHEMA, "schema {}, but this builder reads {SCHEMA}", raw.schema);
         let mut sets: BTreeMap<String, Vec<LockedPackage>> =
@@ -112,10 +116,15 @@ impl LockFile {
             let package: LockedPackage = table.try_into()?;
             validate(&package)?;
             for set in entry.sets {
+                let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                ensure!(!set.is_empty() && set.chars().all(legal), "{set:?} is no name of a set");
                 sets.entry(set).or_default().push(package.clone());
             }
         }
-        sets.values_mut().for_each(|packages| packages.sort());
+        for packages in sets.values_mut() {
+            packages.sort();
+            packages.dedup();
+        }
         Ok(LockFile { path: path.to_owned(), releases: raw.release, requests: raw.request, sets })
     }
 
@@ -219,13 +228,15 @@ impl LockFile {
     }
 }
 
+/// Whether a path is one below a mirror's root, or below a folder that is laid out as one.
+pub(super) fn is_below_the_mirror(path: &str) -> bool {
+    path.split('/').all(|part| !part.is_empty() && part != ".." && part != "." && !part.contains('\0'))
+}
+
 fn validate(package: &LockedPackage) -> Result<()> {
     let LockedPackage { name, pool_path, sha256, .. } = package;
     ensure!(sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_hexdigit()), "{name}: malformed sha256");
-    ensure!(
-        !pool_path.starts_with('/') && pool_path.split('/').all(|part| part != ".." && !part.is_empty()),
-        "{name}: pool-path {pool_path:?} is not a path below the mirror"
-    );
+    ensure!(is_below_the_mirror(pool_path), "{name}: pool-path {pool_path:?} is not a path below the mirror");
     Ok(())
 }
 
@@ -267,6 +278,26 @@ mod tests {
         assert_eq!(before, after);
         assert_eq!(after.to_text().unwrap(), text);
         assert!(after.set("mail").unwrap_err().to_string().contains("base, tools, void"));
+    }
+
+    #[track_caller]
+    fn check_reading_back(text: &str) {
+        let read = LockFile::parse("packages.lock".into(), text).unwrap();
+        let again = LockFile::parse("packages.lock".into(), &read.to_text().unwrap()).unwrap();
+        assert_eq!(read, again);
+    }
+
+    #[test]
+    fn what_was_edited_by_hand_is_written_as_it_was_read() {
+        let text = lock(&[("base", &[("a", "1")])]).to_text().unwrap();
+        let package = &text[text.find("[[package]]").unwrap()..];
+        check_reading_back(&format!("{text}\n{package}"));
+        check_reading_back(&text.replace("[\"base\"]", "[\"base\", \"base\", \"more\"]"));
+        for name in ["", "a\u{7f}", "../a", "A b"] {
+            let odd = text.replace("[\"base\"]", &format!("[{name:?}]").replace("\\u{7f}", "\\u007f"));
+            let error = format!("{:#}", LockFile::parse("packages.lock".into(), &odd).unwrap_err());
+            assert!(error.contains("is no name of a set"), "{error}");
+        }
     }
 
     #[test]

@@ -90,10 +90,13 @@ fn is_security(suite: &str) -> bool {
     suite.ends_with("-security")
 }
 
+/// One suite of a mirror, as apt is told.
 #[derive(Debug, PartialEq, Eq)]
-struct Source {
-    uri: String,
-    suite: String,
+pub struct Source {
+    /// The mirror's address.
+    pub uri: String,
+    /// The suite.
+    pub suite: String,
 }
 
 impl Source {
@@ -138,13 +141,19 @@ fn read_sources(etc_apt: &Utf8Path) -> Vec<Source> {
     let mut sources = Vec::new();
     for path in files {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        match path.extension() {
-            Some("list") => sources.extend(text.lines().flat_map(parse_line)),
-            Some("sources") => sources.extend(text.split("\n\n").flat_map(parse_stanza)),
-            _ => {}
-        }
+        sources.extend(parse(&text, path.extension().unwrap_or_default()));
     }
     sources
+}
+
+/// The sources in a file of apt's, which is in one of two formats by its extension.
+#[must_use]
+pub fn parse(text: &str, extension: &str) -> Vec<Source> {
+    match extension {
+        "list" => text.lines().flat_map(parse_line).collect(),
+        "sources" => text.split("\n\n").flat_map(parse_stanza).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// `deb [options] URI SUITE COMPONENT…`

@@ -117,7 +117,11 @@ impl Release {
         Self::parse(&text.replace("\r\n", "\n"))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads the text of a release file, whose signature is the business of [`Self::verify`].
+    ///
+    /// # Errors
+    /// When a field is missing or malformed.
+    pub fn parse(text: &str) -> Result<Self> {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };
@@ -181,7 +185,7 @@ fn parse_date(text: &str) -> Result<i64> {
         (day.parse().map_err(|_| malformed())?, year.parse().map_err(|_| malformed())?);
     let clock: Vec<i64> =
         time.split(':').map(str::parse).collect::<Result<_, _>>().map_err(|_| malformed())?;
-    let [hour, minute, second] = clock[..] else { return Err(malformed()) };
+    let [hour @ 0..24, minute @ 0..60, second @ 0..=60] = clock[..] else { return Err(malformed()) };
     ensure!((1970..3000).contains(&year) && (1..=31).contains(&day), malformed());
     Ok(days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
 }
@@ -226,6 +230,9 @@ mod tests {
         check("Thu, 29 Feb 2024 23:59:59 UTC", "2024-02-29T23:59:59Z");
         check("Thu, 01 Jan 1970 00:00:00 UTC", "1970-01-01T00:00:00Z");
         assert!(parse_date("12 Sep 2026").is_err());
+        for clock in ["24:00:00", "23:60:00", "23:59:61", "-1:00:00", "9223372036854775807:0:0"] {
+            assert!(parse_date(&format!("Sat, 12 Sep 2026 {clock} UTC")).is_err(), "{clock}");
+        }
         assert!(parse_date("Sat, 12 Foo 2026 07:55:41 UTC").is_err());
     }
 

@@ -272,9 +272,10 @@ fn unpacked(file: &Utf8Path) -> Result<String> {
     let compressed = std::fs::read(file).with_context(|| format!("reading {file}"))?;
     let mut text = String::new();
     liblzma::read::XzDecoder::new_multi_decoder(compressed.as_slice())
-        .take(INDEX_LIMIT)
+        .take(INDEX_LIMIT + 1)
         .read_to_string(&mut text)
         .with_context(|| format!("unpacking {file}"))?;
+    ensure!(text.len() as u64 <= INDEX_LIMIT, "{file} unpacks to more than {INDEX_LIMIT} bytes");
     Ok(text)
 }
 

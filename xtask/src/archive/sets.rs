@@ -69,11 +69,19 @@ pub fn load(rootfs: &Utf8Path) -> Result<BTreeMap<String, Declaration>> {
 
 fn read(path: &Utf8Path) -> Result<Option<Declaration>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    parse(&text).with_context(|| format!("in {path}"))
+}
+
+/// The declaration in the text of a file, if there is one.
+///
+/// # Errors
+/// When it is malformed.
+pub fn parse(text: &str) -> Result<Option<Declaration>> {
     #[derive(Deserialize)]
     struct File {
         packages: Option<Declaration>,
     }
-    let file: File = toml::from_str(&text).with_context(|| format!("in {path}"))?;
+    let file: File = toml::from_str(text)?;
     Ok(file.packages)
 }
 

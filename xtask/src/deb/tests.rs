@@ -134,6 +134,32 @@ fn an_absolute_path_is_taken_below_the_root() {
     assert_eq!(list(&deb(&[("debian-binary", b"2.0\n"), ("data.tar", &tar)])).unwrap()[0].path, "usr/bin");
 }
 
+/// A few bytes of a sparse file stand for as many zeros as it pleases; dpkg takes none either (deb(5)).
+#[test]
+fn sparse_files_are_refused() {
+    let tar = tar(|builder| {
+        let mut header = header(tar::EntryType::GNUSparse, 0, 0o644);
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.set_real_size(1 << 20);
+        gnu.sparse[0].set_offset(1 << 20);
+        gnu.sparse[0].set_length(0);
+        let header = raw_path(header, "hole");
+        builder.append(&header, std::io::empty()).unwrap();
+    });
+    check_error(&deb(&[("debian-binary", b"2.0\n"), ("data.tar", &tar)]), "unknown kind of tar entry 'S'");
+}
+
+#[test]
+fn a_bomb_is_read_to_the_limit_only() {
+    let bytes = [7; 100];
+    let mut read = Vec::new();
+    Bounded { inner: &bytes[..], left: 100 }.read_to_end(&mut read).unwrap();
+    assert_eq!(read, bytes);
+    let error = Bounded { inner: std::io::repeat(7), left: 100 }.read_to_end(&mut read).unwrap_err();
+    assert!(error.to_string().contains("unpacks to more than"), "{error}");
+    assert!(read.len() <= 200);
+}
+
 #[test]
 fn broken_packages_are_refused() {
     let good = deb(&[("debian-binary", b"2.0\n"), ("data.tar", &sample())]);

@@ -6,7 +6,7 @@
 //! decompressed in one piece.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
@@ -23,8 +23,6 @@ const HEADER_MAGIC: &[u8] = b"\xfd7zXZ\0";
 const FOOTER_MAGIC: &[u8] = b"YZ";
 /// An index is some bytes for each block; a longer one belongs to no package.
 const MAX_INDEX: u64 = 1 << 20;
-/// What a file may hold decompressed; more is not a package, but an attack on the builder's memory.
-const MAX_LENGTH: u64 = 4 << 30;
 
 /// Where a block is, and its content in the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,9 +84,7 @@ fn in_one_piece(source: &File, place: &Range<u64>) -> Result<Vec<u8>> {
     source.seek(SeekFrom::Start(place.start))?;
     let member = source.take(place.end - place.start);
     let mut output = Vec::new();
-    let mut decoder =
-        liblzma::bufread::XzDecoder::new_multi_decoder(BufReader::with_capacity(1 << 17, member));
-    decoder.read_to_end(&mut output)?;
+    super::decompress(".xz", member)?.read_to_end(&mut output)?;
     Ok(output)
 }
 
@@ -139,7 +135,7 @@ fn blocks(index: &[u8], place: Range<u64>) -> Option<Vec<Block>> {
         let unpadded = number(&mut listed)?;
         let length = number(&mut listed)?;
         let end = at.checked_add(unpadded.checked_next_multiple_of(4)?)?;
-        total = total.checked_add(length).filter(|total| *total <= MAX_LENGTH)?;
+        total = total.checked_add(length).filter(|total| *total <= super::UNPACKED)?;
         blocks.push(Block { compressed: at..end, length: usize::try_from(length).ok()? });
         at = end;
     }

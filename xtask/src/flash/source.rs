@@ -227,10 +227,11 @@ fn check(file: &File, length: u64) -> Result<Table> {
     let missing: Vec<&str> =
         LAYOUT.into_iter().filter(|kind| table.find(*kind).is_none()).map(PartitionKind::name).collect();
     ensure!(missing.is_empty(), "these partitions are missing: {}", missing.join(", "));
+    let sectors = table.alternate_lba.saturating_add(1);
     ensure!(
-        table.alternate_lba + 1 == length / SECTOR,
+        sectors == length / SECTOR,
         "it has {length} bytes, but its partition table is for {}: is it cut off, or the copy of a disk?",
-        (table.alternate_lba + 1) * SECTOR
+        sectors.saturating_mul(SECTOR)
     );
     read_table(file, table.alternate_lba).context("the second copy of its partition table")?;
     let state = table.find(PartitionKind::BootState).context("no boot state")?;

@@ -20,13 +20,20 @@ pub struct Measured {
     pub parts: Vec<(String, u64)>,
 }
 
+impl Measured {
+    /// Whether it is larger than it may be.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.bytes > self.limit_kib << 10
+    }
+}
+
 /// Fails when anything is over its budget.
 ///
 /// # Errors
 /// Every exceeded budget with its ten largest contributors.
 pub fn check(measured: &[Measured]) -> Result<()> {
-    let over: Vec<String> =
-        measured.iter().filter(|size| size.bytes > size.limit_kib << 10).map(complaint).collect();
+    let over: Vec<String> = measured.iter().filter(|size| size.is_over()).map(complaint).collect();
     if over.is_empty() { Ok(()) } else { bail!("{}", over.join("\n")) }
 }
 

@@ -9,6 +9,7 @@ use camino::Utf8Path;
 use kontor_config::Board;
 use serde::Deserialize;
 
+use crate::archive::release::format_date;
 use crate::qemu::mimic::Mimic;
 use crate::workspace::Workspace;
 
@@ -82,7 +83,15 @@ impl Product {
     /// When it cannot be read or is not valid.
     pub fn load(path: &Utf8Path) -> Result<Self> {
         ensure_known("product", path)?;
-        let product: Self = toml::from_str(&read(path)?).with_context(|| path.to_string())?;
+        Self::parse(path, &read(path)?)
+    }
+
+    /// Validates the text of a product's file.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn parse(path: &Utf8Path, text: &str) -> Result<Self> {
+        let product: Self = toml::from_str(text).with_context(|| path.to_string())?;
         ensure!(product.schema == 1, "{path}: schema {} is not known, only 1 is", product.schema);
         ensure!(Some(product.name.as_str()) == path.file_stem(), "{path}: name must be that of the file");
         product.epoch_s().with_context(|| path.to_string())?;
@@ -102,7 +111,9 @@ impl Product {
         let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let day_of_era = (y % 400) * 365 + (y % 400) / 4 - (y % 400) / 100 + (153 * m + 2) / 5 + day - 1;
         let days = (y / 400) * 146_097 + day_of_era - 719_468;
-        Ok(u32::try_from(days * 86_400)?)
+        let epoch_s = days * 86_400;
+        ensure!(format_date(epoch_s).get(..10) == Some(&self.date), "date {:?} is no day", self.date);
+        Ok(u32::try_from(epoch_s)?)
     }
 }
 
@@ -137,6 +148,14 @@ impl BoardFile {
             );
             merged = merge(parent, merged);
         }
+        Self::from_table(path, merged, product)
+    }
+
+    /// Adds the product's kernel part to what a board's file says with what it inherits, and validates the result.
+    ///
+    /// # Errors
+    /// When it is not valid.
+    pub fn from_table(path: &Utf8Path, merged: toml::Table, product: &Product) -> Result<Self> {
         let kernel = toml::Table::from_iter([("kernel".to_owned(), kernel_table(&product.kernel).into())]);
         let mut merged = merge(kernel, merged);
         let machine = merged.remove("machine").map_or(Ok(Mimic::default()), toml::Value::try_into::<Mimic>);
@@ -409,8 +428,16 @@ impl BaseFile {
     /// # Errors
     /// When it cannot be read, a name or number is used twice, or a file has not exactly one source.
     pub fn load(path: &Utf8Path) -> Result<Self> {
-        let base: Self = toml::from_str(&read(path)?).with_context(|| path.to_string())?;
-        base.validate().with_context(|| path.to_string())?;
+        Self::parse(&read(path)?).with_context(|| path.to_string())
+    }
+
+    /// Validates the text of `base.toml`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let base: Self = toml::from_str(text)?;
+        base.validate()?;
         Ok(base)
     }
 

@@ -16,22 +16,29 @@ const PROFILE: &str = "firmware";
 /// # Errors
 /// When it does not compile.
 pub fn build(workspace: &Workspace) -> Result<Utf8PathBuf> {
-    let target = workspace.target().join("firmware");
+    cargo(workspace, "build", &[])?;
+    Ok(target(workspace).join(TARGET).join(PROFILE).join("kontor"))
+}
+
+/// Links `kontor` once more, with its symbols, into `output`; what [`build`] made stays as it is. Only the program's own
+/// crate is compiled again.
+///
+/// # Errors
+/// When it does not compile.
+pub fn link_with_symbols(workspace: &Workspace, output: &Utf8Path) -> Result<()> {
+    cargo(workspace, "rustc", &["--bin", "kontor", "--", "-Cstrip=none", &format!("--emit=link={output}")])
+}
+
+fn target(workspace: &Workspace) -> Utf8PathBuf {
+    workspace.target().join("firmware")
+}
+
+fn cargo(workspace: &Workspace, subcommand: &str, more: &[&str]) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace.root());
-    command.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--package",
-        "kontor",
-        "--profile",
-        PROFILE,
-        "--target",
-        TARGET,
-    ]);
-    command.arg("--target-dir").arg(&target);
+    command.current_dir(workspace.root()).arg(subcommand);
+    command.args(["--quiet", "--locked", "--package", "kontor", "--profile", PROFILE, "--target", TARGET]);
+    command.arg("--target-dir").arg(target(workspace)).args(more);
     for (name, _) in std::env::vars_os().filter(|(name, _)| changes_the_program(&name.to_string_lossy())) {
         command.env_remove(name);
     }
@@ -40,7 +47,7 @@ pub fn build(workspace: &Workspace) -> Result<Utf8PathBuf> {
     if !output.status.success() {
         bail!("the firmware does not compile:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    Ok(target.join(TARGET).join(PROFILE).join("kontor"))
+    Ok(())
 }
 
 /// Settings of this machine that must not reach the program.

@@ -5,15 +5,15 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
-use camino::Utf8PathBuf;
+use anyhow::{Context, Result, anyhow, bail};
+use camino::{Utf8Path, Utf8PathBuf};
 use kontor_boot::{BootState, PartitionKind};
 
 use self::budget::Measured;
 use self::disk::Content;
 use self::plan::{BASE_SET, Plan, TOOLS_SET};
 use self::release::{Builder, ReleaseFiles};
-use self::step::Steps;
+use self::step::{Key, Steps};
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::archive::sets;
@@ -24,9 +24,11 @@ use crate::workspace::Workspace;
 pub mod archive;
 pub mod base;
 pub mod budget;
+pub mod contributors;
 pub mod cpio;
 pub mod declaration;
 pub mod disk;
+pub mod elf;
 pub mod esp;
 pub mod firmware;
 pub mod glob;
@@ -43,6 +45,9 @@ pub mod seed;
 pub mod slot;
 pub mod step;
 pub mod tree;
+
+/// The result of the step that finds out what makes up the program.
+const CONTRIBUTORS: &str = "contributors.json";
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -109,7 +114,7 @@ pub fn plan(options: &ImageOptions) -> Result<Plan> {
 pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
     let built = Build::prepare(options)?;
     let (files, sbom) = built.release(|| built.sbom().make(&built.steps))?;
-    let measured = files.measured(&built.plan.product)?;
+    let measured = built.measured(&files, false)?;
     budget::check(&measured)?;
     let began = Instant::now();
     disk::write(&built.plan.output, &built.plan.table, &files.bios_boot()?, &built.contents(&files))?;
@@ -128,7 +133,8 @@ pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
 /// When a step fails. A size over its budget is not an error here.
 pub fn measure(options: &ImageOptions) -> Result<Vec<Measured>> {
     let built = Build::prepare(options)?;
-    built.release(|| Ok(()))?.0.measured(&built.plan.product)
+    let (files, ()) = built.release(|| Ok(()))?;
+    built.measured(&files, true)
 }
 
 /// Makes the document that says what an image is made of; nothing is built.
@@ -204,6 +210,37 @@ impl Build {
         let program = firmware::build(&self.workspace)?;
         self.steps.say(format_args!("kontor: compiled in {:.1} s", began.elapsed().as_secs_f32()));
         Ok(program)
+    }
+
+    fn measured(&self, files: &ReleaseFiles, all: bool) -> Result<Vec<Measured>> {
+        files.measured(&self.plan.product, all, |program| self.contributors(program))
+    }
+
+    /// What makes up the program.
+    fn contributors(&self, program: &Utf8Path) -> Result<Vec<(String, u64)>> {
+        let shipped = std::fs::read(program).with_context(|| format!("cannot read {program}"))?;
+        let key = Key::new("contributors", 1).with(&shipped);
+        let found = self.steps.result("contributors", &key, |out| {
+            let parts = contributors::of(&self.with_symbols(out).unwrap_or_else(|error| {
+                self.steps.say(format_args!("kontor: no symbols, only sections: {error:#}"));
+                shipped.clone()
+            }));
+            Ok(std::fs::write(out.join(CONTRIBUTORS), serde_json::to_vec(&parts)?)?)
+        })?;
+        let path = found.join(CONTRIBUTORS);
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+        serde_json::from_slice(&text).with_context(|| format!("in {path}"))
+    }
+
+    fn with_symbols(&self, out: &Utf8Path) -> Result<Vec<u8>> {
+        if let Some(program) = &self.program {
+            bail!("{program} was not compiled here");
+        }
+        let path = out.join("kontor");
+        firmware::link_with_symbols(&self.workspace, &path)?;
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {path}"))?;
+        Ok(bytes)
     }
 
     fn contents(&self, files: &ReleaseFiles) -> Vec<(PartitionKind, Content)> {

@@ -11,16 +11,16 @@
 //! Sections keep their place in the table and become empty, so that no index changes; their bytes become zeros, which
 //! compress to nothing. A file that is not understood stays as it is.
 
+use std::ops::Range;
+
+use super::elf::{Elf, SH_SIZE};
+
 /// Ends a signed module (`include/linux/module_signature.h`).
 const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
 /// `struct module_signature`: five bytes, three of padding, the signature's length in big-endian order.
 const SIGNATURE_INFO: usize = 12;
 /// Sections nobody on the box reads.
 const USELESS: [&[u8]; 4] = [b"__mcount_loc", b".rela__mcount_loc", b".BTF", b".BTF.base"];
-/// Size of an ELF64 section header, and places in it.
-const SECTION: usize = 64;
-const SH_OFFSET: usize = 24;
-const SH_SIZE: usize = 32;
 
 /// How modules go onto the box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,9 @@ impl Form {
 fn slimmed(mut bytes: Vec<u8>) -> Vec<u8> {
     let unsigned = unsigned_length(&bytes);
     bytes.truncate(unsigned);
-    for section in useless_sections(&bytes).unwrap_or_default() {
-        bytes[section.content].fill(0);
-        bytes[section.header + SH_SIZE..section.header + SH_SIZE + 8].fill(0);
+    for (header, content) in useless_sections(&bytes) {
+        bytes[content].fill(0);
+        bytes[header + SH_SIZE..header + SH_SIZE + 8].fill(0);
     }
     bytes
 }
@@ -82,85 +82,23 @@ fn unsigned_length(bytes: &[u8]) -> usize {
 /// The content of a section, if the file is understood and has it.
 #[must_use]
 pub fn section<'a>(bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let found = sections(bytes, &[name])?;
-    bytes.get(found.first()?.content.clone())
+    Elf::parse(bytes)?.section(name)
 }
 
-fn useless_sections(bytes: &[u8]) -> Option<Vec<Section>> {
-    sections(bytes, &USELESS)
-}
-
-/// Where a section's header and its content are.
-struct Section {
-    header: usize,
-    content: std::ops::Range<usize>,
-}
-
-/// The sections of these names. `None` when the file is no ELF64 file in little-endian order, or damaged.
-fn sections(bytes: &[u8], wanted: &[&[u8]]) -> Option<Vec<Section>> {
-    if bytes.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let table = usize::try_from(long(bytes, 40)?).ok()?;
-    let (count, names) = (half(bytes, 60)?, half(bytes, 62)?);
-    let header = |index: usize| table.checked_add(index.checked_mul(SECTION)?);
-    let content = |header: usize| {
-        let start = usize::try_from(long(bytes, header + SH_OFFSET)?).ok()?;
-        let end = start.checked_add(usize::try_from(long(bytes, header + SH_SIZE)?).ok()?)?;
-        (end <= bytes.len()).then_some(start..end)
-    };
-    let names = bytes.get(content(header(names)?)?)?;
-    let mut found = Vec::new();
-    for index in 0..count {
-        let header = header(index)?;
-        let at = usize::try_from(word(bytes, header)?).ok()?;
-        let name = names.get(at..)?.split(|byte| *byte == 0).next()?;
-        if wanted.contains(&name) {
-            found.push(Section { header, content: content(header)? });
-        }
-    }
-    Some(found)
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<usize> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?).into())
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+/// Where the headers of these sections are, and their contents.
+fn useless_sections(bytes: &[u8]) -> Vec<(usize, Range<usize>)> {
+    let sections = Elf::parse(bytes).map(|elf| elf.sections).unwrap_or_default();
+    let useless = sections.into_iter().filter(|section| USELESS.contains(&section.name));
+    useless.map(|section| (section.header, section.content)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::elf::tests::{File, LOADED};
 
-    /// A file with the sections "" (index 0), names, `.text` and `.BTF`.
     fn module() -> Vec<u8> {
-        let names = b"\0.shstrtab\0.text\0.BTF\0";
-        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-        elf.resize(64, 0);
-        let mut place = |content: &[u8]| {
-            let at = elf.len() as u64;
-            elf.extend(content);
-            (at, content.len() as u64)
-        };
-        let places = [(0, (0, 0)), (1, place(names)), (11, place(b"code")), (17, place(b"types"))];
-        let table = elf.len() as u64;
-        for (name, (at, size)) in places {
-            let mut header = [0; SECTION];
-            header[..4].copy_from_slice(&u32::to_le_bytes(name));
-            header[SH_OFFSET..SH_OFFSET + 8].copy_from_slice(&at.to_le_bytes());
-            header[SH_SIZE..SH_SIZE + 8].copy_from_slice(&size.to_le_bytes());
-            elf.extend(header);
-        }
-        elf[40..48].copy_from_slice(&table.to_le_bytes());
-        elf[60..62].copy_from_slice(&4_u16.to_le_bytes());
-        elf[62..64].copy_from_slice(&1_u16.to_le_bytes());
-        elf
+        File::new(&[(b".text", LOADED, b"code"), (b".BTF", 0, b"types")]).bytes()
     }
 
     fn signed(mut module: Vec<u8>) -> Vec<u8> {
@@ -179,8 +117,7 @@ mod tests {
         let slim = slimmed(signed(module()));
         assert_eq!(slim.len(), module().len());
         assert!(contains(&slim, b"code") && !contains(&slim, b"types"));
-        let sections = useless_sections(&slim).unwrap();
-        assert!(sections.iter().all(|section| section.content.is_empty()));
+        assert!(useless_sections(&slim).iter().all(|(_, content)| content.is_empty()));
         assert_eq!(slimmed(slim.clone()), slim);
         assert_eq!(section(&module(), b".text"), Some(&b"code"[..]));
         assert_eq!(section(&module(), b".data"), None);
@@ -199,7 +136,7 @@ mod tests {
             assert_eq!(slimmed(odd.clone()), odd);
         }
         let mut short = module();
-        short.truncate(short.len() - SECTION);
+        short.truncate(short.len() - 64);
         assert_eq!(slimmed(short.clone()), short);
     }
 }

@@ -67,6 +67,14 @@ pub struct Module {
     pub path: String,
 }
 
+/// What is still to be done to put modules in order.
+enum Step {
+    /// Everything a module needs, and itself.
+    Visit(String),
+    /// The module itself.
+    Take(Module),
+}
+
 impl ModuleIndex {
     /// From the texts of modules.dep, modules.softdep, modules.alias and modules.builtin.
     #[must_use]
@@ -171,7 +179,7 @@ impl ModuleIndex {
         let mut seen = BTreeSet::new();
         let mut order = Vec::new();
         for name in wanted {
-            self.visit(&underscored(name), &mut seen, &mut order);
+            self.visit(underscored(name), &mut seen, &mut order);
         }
         Ok(order)
     }
@@ -180,22 +188,30 @@ impl ModuleIndex {
         self.paths.contains_key(name) || self.builtin.contains(name)
     }
 
-    fn visit(&self, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) {
-        let Some(path) = self.paths.get(name) else { return };
-        if !seen.insert(name.to_owned()) {
-            return;
+    /// Depth first, with what is still to be done on a heap: chains may be as long as a package likes.
+    fn visit(&self, name: String, seen: &mut BTreeSet<String>, order: &mut Vec<Module>) {
+        let mut pending = vec![Step::Visit(name)];
+        while let Some(step) = pending.pop() {
+            let name = match step {
+                Step::Take(module) => {
+                    order.push(module);
+                    continue;
+                }
+                Step::Visit(name) => name,
+            };
+            let Some(path) = self.paths.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
+            let soft = self.soft.get(&name).cloned().unwrap_or_default();
+            let mut steps: Vec<Step> = self.resolved(&soft.before).map(Step::Visit).collect();
+            steps.extend(self.needs.get(&name).into_iter().flatten().cloned().map(Step::Visit));
+            steps.push(Step::Take(Module { name, path: path.clone() }));
+            steps.extend(self.resolved(&soft.after).map(Step::Visit));
+            // What is to be done first goes on top.
+            pending.extend(steps.into_iter().rev());
         }
-        let soft = self.soft.get(name).cloned().unwrap_or_default();
-        for before in soft.before.iter().flat_map(|wish| self.resolve(wish)) {
-            self.visit(&before, seen, order);
-        }
-        for need in self.needs.get(name).into_iter().flatten() {
-            self.visit(need, seen, order);
-        }
-        order.push(Module { name: name.to_owned(), path: path.clone() });
-        for after in soft.after.iter().flat_map(|wish| self.resolve(wish)) {
-            self.visit(&after, seen, order);
-        }
+    }
+
+    fn resolved<'a>(&'a self, wishes: &'a [String]) -> impl Iterator<Item = String> + 'a {
+        wishes.iter().flat_map(|wish| self.resolve(wish))
     }
 
     /// The modules a soft dependency means: one of that name, else all that have it as an alias.
@@ -283,6 +299,17 @@ alias crc32c crc32c_intel
         check(&["r8169"], &["realtek", "r8169"]);
         check(&["erofs"], &["crc32c_generic", "crc32c_intel", "libcrc32c", "erofs"]);
         check(&["ipmi_msghandler"], &["ipmi_msghandler", "ipmi_devintf"]);
+    }
+
+    /// As long as no kernel has them: following them must not cost the stack.
+    #[test]
+    fn long_chains_are_followed_to_their_end() {
+        let length = 200_000;
+        let dep: String = (0..length).map(|n| format!("m{n}.ko: m{}.ko\n", n + 1)).collect();
+        let index = ModuleIndex::parse(&dep, "", "", "");
+        let order = index.load_order(&["m0".to_owned()]).unwrap();
+        assert_eq!(order.len(), length);
+        assert_eq!(order[0].name, format!("m{}", length - 1));
     }
 
     #[test]

@@ -294,26 +294,31 @@ impl ReleaseFiles {
         })
     }
 
-    /// Sizes with their limits and parts.
+    /// Sizes with their limits and parts. What makes up the program takes long to find out; `contributors` is asked when it
+    /// is over its budget, or when `all` is wanted.
     ///
     /// # Errors
-    /// When a step's result cannot be read.
-    pub fn measured(&self, product: &Product) -> Result<Vec<Measured>> {
+    /// When a step's result cannot be read, and those of `contributors`.
+    pub fn measured(
+        &self,
+        product: &Product,
+        all: bool,
+        contributors: impl FnOnce(&Utf8Path) -> Result<Vec<(String, u64)>>,
+    ) -> Result<Vec<Measured>> {
         let budgets = product.budget_kib;
         let program = size(&self.program)?;
         let mut parts: Vec<(String, u64)> = serde_json::from_slice(&read(&self.base.join("parts.json"))?)?;
         parts.push(("kernel".to_owned(), size(&self.kernel)?));
         parts.push(("the program kontor".to_owned(), program));
         let compressed = serde_json::from_slice(&read(&self.slot.join("compressed.json"))?)?;
-        Ok(vec![
-            Measured { name: "the slot image", bytes: compressed, limit_kib: budgets.slot_compressed, parts },
-            Measured {
-                name: "the program kontor",
-                bytes: program,
-                limit_kib: budgets.kontor,
-                parts: Vec::new(),
-            },
-        ])
+        let slot =
+            Measured { name: "the slot image", bytes: compressed, limit_kib: budgets.slot_compressed, parts };
+        let (name, limit_kib) = ("the program kontor", budgets.kontor);
+        let mut program = Measured { name, bytes: program, limit_kib, parts: Vec::new() };
+        if all || program.is_over() {
+            program.parts = contributors(&self.program)?;
+        }
+        Ok(vec![slot, program])
     }
 }
 
@@ -327,4 +332,48 @@ fn write(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
 
 fn size(path: &Utf8Path) -> Result<u64> {
     Ok(std::fs::metadata(path).with_context(|| format!("cannot read {path}"))?.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+    use crate::image::budget;
+    use crate::workspace::Workspace;
+
+    /// Measures a release whose program has this many bytes more than it may.
+    fn measured(over: i64, all: bool) -> Result<Vec<Measured>> {
+        let product = Product::load(&Workspace::locate().product("branch")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(directory.path()).unwrap().to_owned();
+        let length = usize::try_from(i64::try_from(product.budget_kib.kontor << 10).unwrap() + over).unwrap();
+        write(&path.join("kontor"), &vec![0; length]).unwrap();
+        write(&path.join("parts.json"), b"[[\"nftables\", 700]]").unwrap();
+        write(&path.join("compressed.json"), b"1024").unwrap();
+        let files = ReleaseFiles {
+            slot: path.clone(),
+            base: path.clone(),
+            kernel: path.join("kontor"),
+            program: path.join("kontor"),
+            boot: BootFiles { grub: path.clone(), system: path.clone() },
+        };
+        files.measured(&product, all, |program| match program == path.join("kontor") {
+            true => Ok(vec![("crate tokio".to_owned(), 4096)]),
+            false => bail!("asked about {program}"),
+        })
+    }
+
+    #[test]
+    fn what_makes_up_the_program_is_found_out_when_it_matters() {
+        let parts = |over, all| measured(over, all).unwrap().remove(1).parts;
+        assert!(parts(0, false).is_empty());
+        assert_eq!(parts(0, true), [("crate tokio".to_owned(), 4096)]);
+        let error = budget::check(&measured(1, false).unwrap()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the program kontor is 8193 KiB, 1 KiB over its budget of 8192 KiB\n"),
+            "{error}"
+        );
+        assert!(error.ends_with("\n         4 KiB  crate tokio"), "{error}");
+    }
 }

@@ -7,15 +7,20 @@ const HEADER: usize = 110;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
-    pub(super) name: String,
+pub struct Entry<'a> {
+    /// Path in the archive.
+    pub name: String,
     /// Everything the header says.
-    pub(super) header: &'a [u8],
-    pub(super) content: &'a [u8],
+    pub header: &'a [u8],
+    /// Its bytes.
+    pub content: &'a [u8],
 }
 
 /// Every entry up to the trailer.
-pub(super) fn entries(bytes: &[u8]) -> Result<Vec<Entry<'_>>> {
+///
+/// # Errors
+/// When an entry is cut off or malformed.
+pub fn entries(bytes: &[u8]) -> Result<Vec<Entry<'_>>> {
     let mut at = 0;
     let mut found = Vec::new();
     loop {

@@ -22,7 +22,7 @@ use crate::workspace::Workspace;
 
 mod checkout;
 pub mod compare;
-mod cpio;
+pub mod cpio;
 pub mod inside;
 pub mod surroundings;
 mod trees;

@@ -15,7 +15,7 @@ const FORMAT: &str = "format";
 
 /// The licences of a copyright file, sorted.
 #[must_use]
-pub(super) fn licences(bytes: &[u8]) -> Vec<Licence> {
+pub fn licences(bytes: &[u8]) -> Vec<Licence> {
     let text = String::from_utf8_lossy(bytes);
     let synopses = synopses(&text);
     if synopses.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn licences(bytes: &[u8]) -> Vec<Licence> {
 
 /// Whether the file follows the machine-readable format.
 #[must_use]
-pub(super) fn is_machine_readable(bytes: &[u8]) -> bool {
+pub fn is_machine_readable(bytes: &[u8]) -> bool {
     !synopses(&String::from_utf8_lossy(bytes)).is_empty()
 }
 

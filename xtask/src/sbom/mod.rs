@@ -6,7 +6,7 @@
 
 mod bundle;
 pub mod component;
-mod copyright;
+pub mod copyright;
 mod crates;
 mod cyclonedx;
 mod debian;

@@ -13,6 +13,13 @@ use kontor_dhcp4::{Instant, Message};
 use kontor_dhcp4_fuzz::with_options;
 use libfuzzer_sys::fuzz_target;
 
+/// Enough for eight clients to take, give back and take again four addresses; more only make each run slower.
+const MOST_STEPS: usize = 32;
+
+fn now(milliseconds: u64) -> Now {
+    Now { at: Instant::from_millis(milliseconds), wall_s: milliseconds / 1000 }
+}
+
 fn server() -> Server {
     let network = NetworkConfig {
         name: "lan".into(),
@@ -46,26 +53,30 @@ fn message(kind: u8, client: u8, address: u8, options: &[u8]) -> Option<Message>
     let address = Ipv4Addr::new(192, 168, 77, 98 + address % 8);
     let mut message = Message::request(kinds[usize::from(kind % 5)], 7, [2, 0, 0, 0, 0, client & 7]);
     message.broadcast = client & 8 != 0;
-    message.options.set_address(code::REQUESTED_ADDRESS, address);
+    let mut own = Vec::with_capacity(12 + options.len());
     if client & 16 != 0 {
-        message.options.set_address(code::SERVER_ID, [192, 168, 77, 1].into());
+        own.extend([code::SERVER_ID, 4, 192, 168, 77, 1]);
     }
     if client & 32 != 0 {
-        message.options.remove(code::REQUESTED_ADDRESS);
         message.ciaddr = address;
+    } else {
+        own.extend([code::REQUESTED_ADDRESS, 4]);
+        own.extend(address.octets());
     }
     if client & 64 != 0 {
         message.giaddr = [192, 168, 77, 9].into();
     }
-    with_options(&message, options)
+    own.extend_from_slice(options);
+    with_options(&message, &own)
 }
 
 fuzz_target!(|bytes: &[u8]| {
     let (mut server, mut rest, mut milliseconds) = (server(), bytes, 1_000_000_000);
-    while let Some(([kind, client, address, length], after)) = rest.split_first_chunk::<4>() {
+    for _ in 0..MOST_STEPS {
+        let Some(([kind, client, address, length], after)) = rest.split_first_chunk::<4>() else { break };
         let (options, next) = after.split_at(usize::from(*length).min(after.len()));
         milliseconds += u64::from(*kind >> 3) * 40_000 + 300;
-        let now = Now { at: Instant::from_millis(milliseconds), wall_s: milliseconds / 1000 };
+        let now = now(milliseconds);
         if kind & 7 == 7 {
             let claimed = Ipv4Addr::new(192, 168, 77, 98 + address % 8);
             server.probe_answered(now, 0, claimed, [2, 0, 0, 0, 1, client & 3]);
@@ -85,8 +96,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(addresses.len(), leases.len());
         let names: Vec<_> = leases.iter().filter_map(|lease| lease.name.as_ref()).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{leases:?}");
-        let mut again = self::server();
-        again.adopt(now, server.records(now));
-        assert_eq!(again.leases(now.at).len(), leases.len());
     }
+    // As after a restart. Once is enough: a sequence that ends earlier is an input of its own.
+    let now = now(milliseconds);
+    let mut again = self::server();
+    again.adopt(now, server.records(now));
+    assert_eq!(again.leases(now.at).len(), server.leases(now.at).len());
 });

@@ -52,6 +52,13 @@ fn what_is_no_complete_image_is_refused() {
     check_refused(|file, _| file.write_all_at(&[9; 8], 1024 + 40).unwrap(), "partition entries are damaged");
     let last = |table: &Table| table.alternate_lba * SECTOR;
     check_refused(|file, table| file.write_all_at(&[0; 512], last(table)).unwrap(), "the second copy");
+    check_refused(
+        |file, table| {
+            let endless = Table { alternate_lba: u64::MAX, ..table.clone() };
+            file.write_all_at(&endless.encode_header(), 512).unwrap();
+        },
+        "its partition table is for 18446744073709551615",
+    );
     let at = |table: &Table, kind| table.find(kind).unwrap().offset();
     let erase =
         |kind| move |file: &File, table: &Table| file.write_all_at(&[0; 4096], at(table, kind)).unwrap();
