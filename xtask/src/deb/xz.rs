@@ -6,13 +6,14 @@
 //! decompressed in one piece.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use liblzma::stream::{Action, IGNORE_CHECK, Status, Stream};
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{Action, CONCATENATED, IGNORE_CHECK, Status, Stream};
 
 use crate::archive::cache::parallel;
 
@@ -84,7 +85,9 @@ fn in_one_piece(source: &File, place: &Range<u64>) -> Result<Vec<u8>> {
     source.seek(SeekFrom::Start(place.start))?;
     let member = source.take(place.end - place.start);
     let mut output = Vec::new();
-    super::decompress(".xz", member)?.read_to_end(&mut output)?;
+    let stream = Stream::new_stream_decoder(super::XZ_MEMORY, CONCATENATED)?;
+    let decoder = XzDecoder::new_stream(BufReader::with_capacity(1 << 17, member), stream);
+    super::Bounded { inner: decoder, left: super::UNPACKED }.read_to_end(&mut output)?;
     Ok(output)
 }
 

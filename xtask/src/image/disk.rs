@@ -320,7 +320,7 @@ mod tests {
         assert!(disk.primary_header().is_ok() && disk.backup_header().is_ok());
         let slots: Vec<u64> =
             disk.partitions().values().map(|partition| partition.first_lba % 2048).collect();
-        assert_eq!(slots, [0; 8], "everything begins on a mebibyte");
+        assert_eq!(slots, [0; 9], "everything begins on a mebibyte");
     }
 
     #[test]
