@@ -44,6 +44,7 @@ pub(crate) fn pid1(args: &[String]) -> ExitCode {
 }
 
 fn stage2() -> ! {
+    guarded(stage2::be_modprobe);
     guarded(stage1::start_urgent);
     let mut problems = guarded(stage2::prepare).unwrap_or_default();
     let release = guarded(stage2::release).unwrap_or_default();

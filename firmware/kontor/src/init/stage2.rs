@@ -52,8 +52,6 @@ pub(super) fn prepare() -> Vec<String> {
     }
     attempt("/var/run", std::os::unix::fs::symlink("/run", "/var/run"));
     attempt("/var/tmp", fs::set_permissions("/var/tmp", fs::Permissions::from_mode(0o1777)));
-    // The kernel asks for modules by running this program (see `modules::request`).
-    attempt("cannot set kernel.modprobe", fs::write("/proc/sys/kernel/modprobe", "/usr/sbin/kontor"));
     // What services log early must not be lost to the kernel's rate limit.
     attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
     // A break on the serial line, or a cat on the keyboard, must not reboot the office.
@@ -68,6 +66,13 @@ pub(super) fn prepare() -> Vec<String> {
     attempt("cannot take Ctrl-Alt-Del", nix::sys::reboot::set_cad_enabled(false).map_err(Into::into));
     attempt("cannot open /dev/null", use_null_streams());
     problems
+}
+
+/// The kernel asks for modules by running this program (see `modules::request`): before the first driver is inserted.
+pub(super) fn be_modprobe() {
+    if let Err(error) = fs::write("/proc/sys/kernel/modprobe", "/usr/sbin/kontor") {
+        kmsg::error(&format!("cannot set kernel.modprobe: {error}"));
+    }
 }
 
 /// RAM the kernel has left for all of us, in MiB; a small guess when it does not say.

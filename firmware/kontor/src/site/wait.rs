@@ -8,8 +8,8 @@ use kontor_sys::signal::Signals;
 use kontor_sys::watch::FileWatch;
 use nix::sys::signal::Signal;
 
-/// How long the site file is waited for between two signs of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How long the site file is waited for between two signs of life, and between two looks for a signal.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// Waits until there is a site file; false when told to stop meanwhile.
 ///
@@ -20,7 +20,7 @@ pub(crate) fn wait(paths: &Paths, signals: &mut Signals, notifier: &Notifier) ->
     while !watch.wait_for_file(SIGN_OF_LIFE)? {
         notifier.watchdog();
         notifier.status("waiting for the site file");
-        if signals.next().is_some_and(|signal| signal != Signal::SIGHUP) {
+        if signals.any(|signal| signal != Signal::SIGHUP) {
             return Ok(false);
         }
     }

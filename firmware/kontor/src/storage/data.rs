@@ -13,9 +13,9 @@ use kontor_status::paths;
 use kontor_sys::block;
 use nix::mount::{MsFlags, mount as mount_filesystem};
 
-use super::SYSTEM;
 use super::disk::Disk;
 use super::state::{probe, run};
+use super::{SYSTEM, is_mounted};
 
 /// Found in /usr/sbin or /usr/bin: the distribution moves such tools.
 const MKFS: &str = "mkfs.btrfs";
@@ -26,6 +26,9 @@ const MIXED_BELOW: u64 = 256 << 20;
 ///
 /// One that is there but cannot be mounted is left as it is: it may hold the only copy of something.
 pub(super) fn mount(disk: &Disk) -> anyhow::Result<()> {
+    if is_mounted(paths::DATA) {
+        return Ok(());
+    }
     let node = disk.partition(PartitionKind::Data)?;
     match probe(&node)? {
         Content::Empty | Content::Unfinished => make(&node)?,
@@ -59,6 +62,9 @@ fn make(node: &Path) -> anyhow::Result<()> {
 
 /// Mounts the components' partition, read-only.
 pub(super) fn mount_system(disk: &Disk) -> anyhow::Result<()> {
+    if is_mounted(SYSTEM) {
+        return Ok(());
+    }
     let node = disk.partition(PartitionKind::System)?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
     mount_filesystem(Some(&node), SYSTEM, Some("ext4"), flags, None::<&str>)

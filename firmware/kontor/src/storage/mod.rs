@@ -73,7 +73,7 @@ fn boot() -> anyhow::Result<()> {
     for problem in &status.problems {
         eprintln!("error: {problem}");
     }
-    publish(&status)
+    conclude(&status)
 }
 
 fn publish(status: &StorageStatus) -> anyhow::Result<()> {
@@ -132,6 +132,21 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
         Ok(()) => status.data_mounted = true,
         Err(error) => status.problems.push(format!("no data partition: {error:#}")),
     }
+}
+
+/// The last word, unless the watcher has let go of the disk meanwhile: then it has said more than we know.
+fn conclude(status: &StorageStatus) -> anyhow::Result<()> {
+    if status.state_mounted && !is_mounted(paths::STATE) {
+        eprintln!("the disk went while it was brought up");
+        return watch::detach();
+    }
+    publish(status)
+}
+
+/// Storage may run again on a running box.
+fn is_mounted(target: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(target))
 }
 
 fn link_bootstate(disk: &Disk) -> anyhow::Result<()> {

@@ -1,12 +1,12 @@
 //! The `state` partition: what the gateway itself keeps. Small, ext4, there before the office asks for it.
 //!
-//! It holds nothing that the office cannot live without: the good site file has a copy in `bootstate`, leases are
-//! found again by ARP. So a box that nobody visits mends it, and makes it anew when it cannot be mended, and says
-//! so; what is on `data` is never treated like that.
+//! A box that nobody visits mends it, and makes it anew only when it can be read from end to end and e2fsck has
+//! found nothing to mend: the good site file has a copy in `bootstate`, leases are found again by ARP. Whatever else
+//! goes wrong (a disk that fails to read, a tool that does not run) leaves it as it is, for the next attempt.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -14,35 +14,72 @@ use anyhow::{Context as _, bail};
 use kontor_boot::PartitionKind;
 use kontor_boot::filesystem::{Content, Ext, PROBE_LENGTH, STATE_MARK, identify};
 use kontor_status::paths;
-use nix::mount::{MsFlags, mount as mount_filesystem};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount as mount_filesystem, umount2};
 
 use super::disk::{Disk, open_writable};
+use super::is_mounted;
 
 /// Found in /usr/sbin or /usr/bin: the distribution moves such tools.
 const MKFS: &str = "mke2fs";
 const FSCK: &str = "e2fsck";
-/// e2fsck(8): from this exit code on, errors are left or it could not work.
+/// e2fsck(8): from this exit code on errors are left, or it has found no file system.
 const FSCK_FAILED: i32 = 4;
+/// And from this one on it has not even looked.
+const FSCK_MISUSED: i32 = 16;
+/// Small groups, so that there are copies of the superblock; the first is in the block of this number.
+const BLOCKS_PER_GROUP: &str = "8192";
+const BLOCK_SIZE: &str = "4096";
+/// What every ext4 has.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// Makes the file system if it has never been finished, mends it if it needs that, and mounts it.
 ///
 /// Whatever else was necessary becomes a problem, for people.
 pub(super) fn mount(disk: &Disk, problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let node = disk.partition(PartitionKind::State)?;
-    let content = probe(&node)?;
-    // What was never finished holds nothing yet.
-    if matches!(content, Content::Empty | Content::Ext(Ext { marked: false, .. })) {
-        return make(&node).and_then(|()| mount_node(&node));
-    }
-    let healthy = matches!(content, Content::Ext(Ext { flawed: false, .. }));
-    if healthy && mount_node(&node).is_ok() {
+    if is_mounted(paths::STATE) {
         return Ok(());
     }
-    if let Err(error) = mend(&node).and_then(|()| mount_node(&node)) {
-        problems.push(format!("{} held nothing usable and was made anew: {error:#}", node.display()));
-        return make(&node).and_then(|()| mount_node(&node));
+    let node = disk.partition(PartitionKind::State)?;
+    match probe(&node)? {
+        Content::Empty => make_and_mount(&node),
+        Content::Ext(Ext { flawed: false, marked }) => match mount_node(&node) {
+            Ok(()) if marked => Ok(()),
+            Ok(()) => finish_or_keep(&node, problems),
+            Err(Errno::EUCLEAN | Errno::EINVAL | Errno::EIO) => mend_or_make(&node, problems),
+            Err(error) => Err(error).with_context(|| format!("cannot mount {}", node.display())),
+        },
+        _ => mend_or_make(&node, problems),
     }
-    problems.push(format!("the file system on {} was damaged and has been mended", node.display()));
+}
+
+/// It can be mounted, but has no mark: its making was cut short, or only the mark was lost.
+fn finish_or_keep(node: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let mut names = std::fs::read_dir(paths::STATE)?.flatten().map(|entry| entry.file_name());
+    let is_used = names.any(|name| name != LOST_AND_FOUND);
+    umount2(paths::STATE, MntFlags::empty())?;
+    if !is_used {
+        return make_and_mount(node);
+    }
+    mark(&open_writable(node)?)?;
+    mount_node(node).with_context(|| format!("cannot mount {}", node.display()))?;
+    problems.push(format!("the first sector of {} was lost and has been restored", node.display()));
+    Ok(())
+}
+
+fn mend_or_make(node: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    claim(node).with_context(|| format!("{} is in use", node.display()))?;
+    // What cannot be read now may be readable tomorrow: mending would replace it by zeros.
+    read_through(node)
+        .with_context(|| format!("{} fails to be read, and is left as it is", node.display()))?;
+    if mend(node)? {
+        mark(&open_writable(node)?)?;
+        mount_node(node).with_context(|| format!("cannot mount {}, though it was mended", node.display()))?;
+        problems.push(format!("the file system on {} was damaged and has been mended", node.display()));
+        return Ok(());
+    }
+    make_and_mount(node)?;
+    problems.push(format!("{} held nothing that could be mended and was made anew", node.display()));
     Ok(())
 }
 
@@ -54,36 +91,37 @@ pub(super) fn probe(node: &Path) -> anyhow::Result<Content> {
     Ok(identify(&start))
 }
 
-fn mount_node(node: &Path) -> anyhow::Result<()> {
-    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // After an error it gives up writing, which the watcher sees; a commit every 5 s bounds what a power cut costs
-    // of what nobody synced.
-    mount_filesystem(Some(node), paths::STATE, Some("ext4"), flags, Some("errors=remount-ro,commit=5"))
-        .with_context(|| format!("cannot mount {}", node.display()))
+/// Fails when the file system is (still) mounted somewhere: open(2), O_EXCL on a block device.
+fn claim(node: &Path) -> io::Result<()> {
+    File::options().read(true).custom_flags(nix::fcntl::OFlag::O_EXCL.bits()).open(node).map(drop)
 }
 
-/// The mark comes last, when everything else is on the disk: without it the making was cut short.
+fn read_through(node: &Path) -> io::Result<()> {
+    io::copy(&mut File::open(node)?, &mut io::sink()).map(drop)
+}
+
+fn mount_node(node: &Path) -> nix::Result<()> {
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // After an error it gives up, which the watcher sees; a commit every 5 s bounds what a power cut costs of what
+    // nobody synced.
+    mount_filesystem(Some(node), paths::STATE, Some("ext4"), flags, Some("errors=remount-ro,commit=5"))
+}
+
+fn make_and_mount(node: &Path) -> anyhow::Result<()> {
+    make(node)?;
+    mount_node(node).with_context(|| format!("cannot mount {}", node.display()))
+}
+
+/// The mark goes first and comes last, when everything else is on the disk: without it the making was cut short.
 fn make(node: &Path) -> anyhow::Result<()> {
     eprintln!("making the state file system on {}", node.display());
     let device = open_writable(node)?;
-    // Blocks of 4 KiB whatever the size, in groups small enough for copies of the superblock; nothing is left for the kernel to finish while the box runs.
+    device.write_all_at(&[0; STATE_MARK.len()], 0)?;
+    device.sync_all()?;
+    // Nothing is left for the kernel to finish while the box runs.
     run(Command::new(MKFS)
-        .args([
-            "-q",
-            "-F",
-            "-t",
-            "ext4",
-            "-b",
-            "4096",
-            "-g",
-            "8192",
-            "-m",
-            "0",
-            "-L",
-            "kontor-state",
-            "-J",
-            "size=8",
-        ])
+        .args(["-q", "-F", "-t", "ext4", "-b", BLOCK_SIZE, "-g", BLOCKS_PER_GROUP, "-m", "0"])
+        .args(["-L", "kontor-state", "-J", "size=8"])
         .args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"])
         .arg(node))?;
     mark(&device)
@@ -96,15 +134,22 @@ fn mark(device: &File) -> anyhow::Result<()> {
     Ok(device.sync_all()?)
 }
 
-fn mend(node: &Path) -> anyhow::Result<()> {
+/// By the superblock, else by its first copy; false when e2fsck says that there is nothing to mend.
+fn mend(node: &Path) -> anyhow::Result<bool> {
     eprintln!("mending the state file system on {}", node.display());
-    let output = Command::new(FSCK).args(["-f", "-y"]).arg(node).output().context(FSCK)?;
+    Ok(check(node, &[])? || check(node, &["-b", BLOCKS_PER_GROUP, "-B", BLOCK_SIZE])?)
+}
+
+/// False when it could not be mended; an error when that is not known.
+fn check(node: &Path, superblock: &[&str]) -> anyhow::Result<bool> {
+    let output = Command::new(FSCK).args(["-f", "-y"]).args(superblock).arg(node).output().context(FSCK)?;
     // What was found belongs into the log.
-    let _ = std::io::stderr().write_all(&output.stdout);
-    if output.status.code().is_none_or(|code| code >= FSCK_FAILED) {
-        bail!("{FSCK}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    let _ = io::stderr().write_all(&output.stdout);
+    match output.status.code() {
+        Some(code) if code < FSCK_FAILED => Ok(true),
+        Some(code) if code < FSCK_MISUSED => Ok(false),
+        _ => bail!("{FSCK}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
     }
-    mark(&open_writable(node)?)
 }
 
 /// Runs a tool whose success says all.

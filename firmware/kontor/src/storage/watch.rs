@@ -22,6 +22,7 @@ use super::prober::Prober;
 use super::{SYSTEM, publish};
 use crate::ctl::control;
 
+const DATA_GIVEN_UP: &str = "the data file system has given up writing: components have nowhere to write; the office's network needs none of it";
 /// How often it looks; announcements of the kernel come in between.
 const TICK_MS: u16 = 2000;
 
@@ -59,6 +60,8 @@ struct Watcher {
     disk: Option<Identity>,
     detaching: Option<Child>,
     told: Option<Trouble>,
+    /// Whether people know that `data` has given up.
+    data_told: bool,
 }
 
 /// Name and sequence number of a disk: one that is plugged in again has another number.
@@ -79,6 +82,7 @@ impl Watcher {
             disk,
             detaching: None,
             told: None,
+            data_told: false,
         })
     }
 
@@ -90,6 +94,7 @@ impl Watcher {
         let seen = self.observe();
         let action = self.health.observe(self.started.elapsed(), seen);
         self.tell();
+        self.tell_of_data();
         match action {
             None => {}
             Some(Action::Detach) => self.detach(),
@@ -98,7 +103,7 @@ impl Watcher {
     }
 
     fn observe(&mut self) -> Observation {
-        let mount = mount_state(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let mount = state_of(paths::STATE);
         if mount != Mount::Absent && self.disk.is_none() {
             self.disk = chosen();
         }
@@ -125,6 +130,22 @@ impl Watcher {
         }
     }
 
+    /// `data` that has given up costs components, not the gateway: it stays as it is until the next start.
+    fn tell_of_data(&mut self) {
+        if self.data_told || state_of(paths::DATA) != Mount::ReadOnly {
+            return;
+        }
+        self.data_told = true;
+        eprintln!("error: {DATA_GIVEN_UP}");
+        let published = change_status(|status| {
+            status.data_mounted = false;
+            status.problems.push(DATA_GIVEN_UP.to_owned());
+        });
+        if let Err(error) = published {
+            eprintln!("error: {error:#}");
+        }
+    }
+
     /// Says what has changed, in the log and in the status that console and `ctl` show.
     fn tell(&mut self) {
         let trouble = self.health.trouble();
@@ -143,16 +164,22 @@ impl Watcher {
 
 /// Storage's own problems stay; ours is the first of them, or none.
 fn publish_trouble(trouble: Option<Trouble>) -> anyhow::Result<()> {
+    change_status(|status| {
+        let ours = [Trouble::Pulled, Trouble::Failing, Trouble::Silent].map(|trouble| trouble.to_string());
+        status.problems.retain(|problem| !ours.contains(problem));
+        if let Some(trouble) = trouble {
+            status.problems.insert(0, trouble.to_string());
+            if trouble != Trouble::Silent {
+                (status.state_mounted, status.data_mounted, status.system_mounted) = (false, false, false);
+            }
+        }
+    })
+}
+
+fn change_status(how: impl FnOnce(&mut StorageStatus)) -> anyhow::Result<()> {
     let text = fs::read(paths::STORAGE_STATUS).unwrap_or_default();
     let mut status: StorageStatus = serde_json::from_slice(&text).unwrap_or_default();
-    let ours = [Trouble::Pulled, Trouble::Failing, Trouble::Silent].map(|trouble| trouble.to_string());
-    status.problems.retain(|problem| !ours.contains(problem));
-    if let Some(trouble) = trouble {
-        status.problems.insert(0, trouble.to_string());
-        if trouble != Trouble::Silent {
-            (status.state_mounted, status.data_mounted, status.system_mounted) = (false, false, false);
-        }
-    }
+    how(&mut status);
     publish(&status)
 }
 
@@ -175,12 +202,22 @@ fn state_partition_exists() -> bool {
     uevents.into_iter().any(|text| text.lines().any(|found| found == line))
 }
 
-/// How `state` is mounted, from mountinfo (proc(5)): the options behind the hyphen are the file system's own.
-fn mount_state(mountinfo: &str) -> Mount {
-    let newest = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(paths::STATE));
-    let Some((_, filesystem)) = newest.and_then(|line| line.split_once(" - ")) else { return Mount::Absent };
-    let options = filesystem.split(' ').nth(2).unwrap_or_default();
-    if options.split(',').any(|option| option == "ro") { Mount::ReadOnly } else { Mount::Writable }
+/// How a file system is mounted, and whether it still writes.
+fn state_of(target: &str) -> Mount {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Some((device, mount)) = mount_state(&mountinfo, target) else { return Mount::Absent };
+    // ext4 that has given up stays `rw` there since Linux 6.12, but it counts its errors, and e2fsck clears them.
+    let errors = fs::read_to_string(format!("/sys/fs/ext4/{device}/errors_count")).unwrap_or_default();
+    if errors.trim().parse::<u64>().is_ok_and(|count| count > 0) { Mount::ReadOnly } else { mount }
+}
+
+/// From mountinfo (proc(5)), the device's name and the state: what stands behind the hyphen is the file system's own.
+fn mount_state<'a>(mountinfo: &'a str, target: &str) -> Option<(&'a str, Mount)> {
+    let newest = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(target))?;
+    let mut words = newest.split_once(" - ")?.1.split(' ').skip(1);
+    let device = words.next()?.trim_start_matches("/dev/");
+    let read_only = words.next()?.split(',').any(|option| option == "ro");
+    Some((device, if read_only { Mount::ReadOnly } else { Mount::Writable }))
 }
 
 #[cfg(test)]
@@ -191,9 +228,13 @@ mod tests {
     fn the_file_system_s_own_options_count() {
         let line = |options: &str| format!("36 25 0:31 / /state rw,noatime - ext4 /dev/vda8 {options}\n");
         let root = "25 1 0:20 / / ro,nodev - erofs /base.erofs ro\n";
-        assert_eq!(mount_state(&format!("{root}{}", line("rw,commit=5"))), Mount::Writable);
-        assert_eq!(mount_state(&format!("{root}{}", line("ro,commit=5"))), Mount::ReadOnly);
-        assert_eq!(mount_state(root), Mount::Absent);
-        assert_eq!(mount_state("garbage\n\n - \n"), Mount::Absent);
+        let state = |mountinfo: &str| {
+            mount_state(mountinfo, "/state").map(|(device, mount)| (device.to_owned(), mount))
+        };
+        let vda8 = |mount| Some(("vda8".to_owned(), mount));
+        assert_eq!(state(&format!("{root}{}", line("rw,commit=5"))), vda8(Mount::Writable));
+        assert_eq!(state(&format!("{root}{}", line("ro,commit=5"))), vda8(Mount::ReadOnly));
+        assert_eq!(state(root), None);
+        assert_eq!(state("garbage\n\n - \n1 2 3 4 /state - ext4\n"), None);
     }
 }
