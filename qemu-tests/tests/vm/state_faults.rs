@@ -16,6 +16,9 @@ const LAN: &str = "LAN 192.168.99.1/24";
 const FILES: &str = "site/site.toml site/good.toml site/history/0001.toml site/history/0001.info.toml \
                      netd/ports.json netd/wan-lease.json init/clock timed/drift dhcpd/leases.journal";
 
+/// More than the first copy of the state file system's superblock, which is at 32 MiB: nothing leads back.
+const GARBAGE: u64 = 40 << 20;
+
 /// An office with addresses of its own, durable, its PC with a lease.
 fn office_that_was(world: &mut World) -> Result<Office> {
     let site = site_with_root_shell().replace("192.168.77.", "192.168.99.");
@@ -65,7 +68,7 @@ pub(crate) fn data_and_system_garbage(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
     for kind in [PartitionKind::System, PartitionKind::State, PartitionKind::Data] {
-        world.vm(office.gateway).disk()?.overwrite(kind, 8 << 20, 0xa5)?;
+        world.vm(office.gateway).disk()?.overwrite(kind, GARBAGE, 0xa5)?;
     }
     serves_again(world, &office)?;
     status_says(world, &office, "holds something else")?;
