@@ -162,7 +162,7 @@ fn parse_package(paragraph: &str, suite: &str) -> Result<Package> {
                 continue;
             }
             "Size" => {
-                package.size = value.parse().with_context(|| format!("Size: {value}"))?;
+                package.size = size(value).with_context(|| format!("Size: {value}"))?;
                 continue;
             }
             _ => continue,
@@ -172,6 +172,11 @@ fn parse_package(paragraph: &str, suite: &str) -> Result<Package> {
     (package.source, package.source_version) = source_of(&package, source);
     validate(&package)?;
     Ok(package)
+}
+
+/// Not more than the lock file can hold: TOML's integers have a sign.
+fn size(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|size| i64::try_from(*size).is_ok())
 }
 
 fn source_of(package: &Package, field: Option<&str>) -> (String, String) {
@@ -229,6 +234,14 @@ mod tests {
         let sources: Vec<_> =
             index.packages.iter().map(|p| (p.source.as_str(), p.source_version.as_str())).collect();
         assert_eq!(sources, [("a", "2"), ("s", "2")]);
+    }
+
+    #[test]
+    fn a_size_that_the_lock_cannot_hold_is_refused() {
+        for (size, fits) in [("9223372036854775807", true), ("9223372036854775808", false), ("-1", false)] {
+            let text = paragraph("a", "2", "").replace("Size: 1", &format!("Size: {size}"));
+            assert_eq!(Index::default().add(&text, "trixie").is_ok(), fits, "{size}");
+        }
     }
 
     #[test]
