@@ -47,6 +47,13 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
         return Ok(in_force::status(paths));
     }
     let mut choice = choose(paths, board)?;
+    let before = in_force::status(paths);
+    if choice.origin == SiteOrigin::Default && before.origin != SiteOrigin::Default {
+        // The disk went while storage worked, or came back empty: the office keeps the addresses it has.
+        let report = choice.error.unwrap_or_else(|| MISSING.to_owned());
+        in_force::refuse(paths, &report)?;
+        return Ok(in_force::status(paths));
+    }
     if durable && choice.origin == SiteOrigin::LastGood {
         choice.error.get_or_insert_with(|| MISSING.to_owned());
     }

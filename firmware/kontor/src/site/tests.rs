@@ -273,3 +273,20 @@ fn a_pipe_is_no_site_file() {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert_eq!(store::read_bounded(&pipe).unwrap_err().to_string(), "not a regular file");
 }
+
+#[test]
+fn a_running_office_never_falls_back_to_the_built_in_site() {
+    let machine = Machine::new(true);
+    machine.load(&site_of("Huber")).unwrap();
+    assert_eq!(machine.boot().origin, SiteOrigin::File);
+    let site = machine.paths.state.join("site");
+    fs::remove_dir_all(&site).unwrap();
+    assert!(machine.boot().error.is_some(), "the disk came back empty");
+    // What cannot be read, as on a disk that was pulled.
+    fs::create_dir_all(site.join("site.toml")).unwrap();
+    fs::create_dir_all(site.join("good.toml")).unwrap();
+    let status = machine.boot();
+    assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::File, "Huber"));
+    assert!(status.error.is_some_and(|error| error.contains("site.toml")));
+    assert_eq!(machine.in_force(), site_of("Huber"));
+}

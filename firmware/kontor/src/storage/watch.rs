@@ -107,7 +107,11 @@ impl Watcher {
         if mount != Mount::Absent && self.disk.is_none() {
             self.disk = chosen();
         }
-        let attached = self.disk.as_ref().is_none_or(|disk| identity(&disk.name).as_ref() == Some(disk));
+        // Mounted from a disk that nobody finds any more: it went while storage was still at work.
+        let orphaned =
+            mount != Mount::Absent && self.disk.is_none() && Path::new(paths::STORAGE_DISK).exists();
+        let known = self.disk.as_ref().is_none_or(|disk| identity(&disk.name).as_ref() == Some(disk));
+        let attached = known && !orphaned;
         let device = self.disk.as_ref().filter(|_| attached && mount != Mount::Absent);
         let answer = self.prober.ask(device.map(|disk| Path::new("/dev").join(&disk.name)));
         Observation { attached, found: state_partition_exists(), mount, answer }
