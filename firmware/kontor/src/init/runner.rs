@@ -25,7 +25,7 @@ use super::control::Control;
 use super::groups::Groups;
 use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, LEAVE, MARK_GOOD, SITE, STORAGE, Service};
+use super::services::{CLOCK, COMPONENTS, LEAVE, MARK_GOOD, SITE, STORAGE, Service};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
 
@@ -305,6 +305,7 @@ impl Runner {
                 if !self.site_again {
                     self.run_again(now, SITE);
                 }
+                self.run_again(now, COMPONENTS);
                 self.mark_good(now);
             }
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),

@@ -11,6 +11,8 @@ use kontor_sys::spawn::Identity;
 pub(super) const STORAGE: &str = "storage";
 /// The one-shot that chooses and validates the site file.
 pub(super) const SITE: &str = "site";
+/// The one-shot that mounts what components need.
+pub(super) const COMPONENTS: &str = "components";
 /// The one-shot that marks the running slot good.
 pub(super) const MARK_GOOD: &str = "mark-good";
 /// The one-shot that keeps the last known time.
@@ -70,6 +72,7 @@ pub(super) fn all(consoles: &[String], memory_mib: u32) -> Vec<Service> {
         // The first leases before the clock.
         daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
         disk_watch(),
+        components(),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
         on_demand(CLOCK, &["storage", "save-clock"]),
         on_demand(LEAVE, &["storage", "leave"]),
@@ -118,6 +121,14 @@ fn modules() -> Service {
 fn storage() -> Service {
     let mut service = root(STORAGE, &[], Kind::OneShot, 512);
     service.spec.start_deadline = Duration::from_secs(600);
+    service
+}
+
+/// Makes and mounts file systems for components, whenever storage has found its disk: minutes on a slow one.
+fn components() -> Service {
+    let mut service = on_demand(COMPONENTS, &["storage", "components"]);
+    service.spec.start_deadline = Duration::from_secs(600);
+    service.limits.memory_mib = 512;
     service
 }
 
@@ -201,7 +212,7 @@ mod tests {
         let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()], 512);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, MARK_GOOD, CLOCK, LEAVE, "console-tty0"] {
+        for name in [STORAGE, SITE, COMPONENTS, MARK_GOOD, CLOCK, LEAVE, "console-tty0"] {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);

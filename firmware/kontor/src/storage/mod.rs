@@ -1,7 +1,7 @@
 //! The `storage` applet: the disk, as a one-shot that always ends.
 //!
 //! `boot` finds Kontor's disk, repairs and grows its partition table, makes and mounts `state`, imports the
-//! seed and says in `StorageStatus` what it found; then, when the office is served, it mounts `system` and `data`. Without a disk it says that and
+//! seed and says in `StorageStatus` what it found; `components` then mounts `system` and `data`. Without a disk it says that and
 //! ends well: the box is a gateway without one. The other subcommands are short tasks for `init`.
 
 use std::fs;
@@ -13,6 +13,7 @@ use kontor_boot::{PartitionKind, Slot};
 use kontor_status::StorageStatus;
 use kontor_status::paths::{self, Paths};
 use kontor_sys::file::write_atomic;
+use nix::fcntl::{Flock, FlockArg};
 
 mod bootstate;
 mod clock;
@@ -31,18 +32,23 @@ use disk::Disk;
 
 /// Mount point of the `system` partition.
 const SYSTEM: &str = "/system";
+/// Held by who changes the published status.
+const LOCK: &str = "/run/kontor/storage/lock";
 /// Link to the `bootstate` partition of that disk, for `site`, which keeps a copy of the site file in it.
 const BOOTSTATE_LINK: &str = "/run/kontor/storage/bootstate";
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] | ["boot"] => boot(),
+        ["components"] => components(),
         ["mark-good"] => mark_good(),
         ["save-clock"] => clock::save(),
         ["leave"] => leave(),
         ["watch"] => watch::run(),
         ["detach"] => watch::detach(),
-        _ => bail!("usage: kontor storage [boot | mark-good | save-clock | leave | watch | detach]"),
+        _ => bail!(
+            "usage: kontor storage [boot | components | mark-good | save-clock | leave | watch | detach]"
+        ),
     }
 }
 
@@ -73,7 +79,7 @@ fn boot() -> anyhow::Result<()> {
     for problem in &status.problems {
         eprintln!("error: {problem}");
     }
-    conclude(&status)
+    publish(&status)
 }
 
 fn publish(status: &StorageStatus) -> anyhow::Result<()> {
@@ -122,25 +128,41 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     if let Err(error) = read_boot_state(&disk, status) {
         status.slot.problem = Some(format!("{error:#}"));
     }
-    office::wait(&Paths::default());
-    std::thread::sleep(office::GRACE);
-    match data::mount_system(&disk) {
-        Ok(()) => status.system_mounted = true,
-        Err(error) => status.problems.push(format!("no system partition: {error:#}")),
-    }
-    match data::mount(&disk) {
-        Ok(()) => status.data_mounted = true,
-        Err(error) => status.problems.push(format!("no data partition: {error:#}")),
-    }
 }
 
-/// The last word, unless the watcher has let go of the disk meanwhile: then it has said more than we know.
-fn conclude(status: &StorageStatus) -> anyhow::Result<()> {
-    if status.state_mounted && !is_mounted(paths::STATE) {
-        eprintln!("the disk went while it was brought up");
+/// What the gateway does not need: `system` and `data`, once the office is served. A process of its own, so that nobody
+/// waits for it, and `disk` watches meanwhile.
+fn components() -> anyhow::Result<()> {
+    office::wait(&Paths::default());
+    std::thread::sleep(office::GRACE);
+    let Ok(disk) = chosen_disk() else {
+        eprintln!("no disk: components have nowhere to be");
+        return Ok(());
+    };
+    let (system, data) = (data::mount_system(&disk), data::mount(&disk));
+    if !is_mounted(paths::STATE) {
+        // The watcher has let go of the disk meanwhile.
         return watch::detach();
     }
-    publish(status)
+    change_status(|status| {
+        (status.system_mounted, status.data_mounted) = (system.is_ok(), data.is_ok());
+        for (name, result) in [("system", system), ("data", data)] {
+            let Err(error) = result else { continue };
+            let problem = format!("no {name} partition: {error:#}");
+            eprintln!("error: {problem}");
+            status.problems.push(problem);
+        }
+    })
+}
+
+/// Changes what is published; storage, components and the watcher do so.
+fn change_status(how: impl FnOnce(&mut StorageStatus)) -> anyhow::Result<()> {
+    let lock = fs::File::create(LOCK).context(LOCK)?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context(LOCK)?;
+    let text = fs::read(paths::STORAGE_STATUS).unwrap_or_default();
+    let mut status: StorageStatus = serde_json::from_slice(&text).unwrap_or_default();
+    how(&mut status);
+    publish(&status)
 }
 
 /// Storage may run again on a running box.
@@ -200,11 +222,10 @@ fn mark_good() -> anyhow::Result<()> {
     let mut file = BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?;
     let state = file.mark_good(slot)?;
     eprintln!("slot {slot} is good");
-    let text = fs::read(paths::STORAGE_STATUS).context("no storage status")?;
-    let mut status: StorageStatus = serde_json::from_slice(&text)?;
-    status.slot.good = true;
-    status.slot.tries = state.tries;
-    publish(&status)
+    change_status(|status| {
+        status.slot.good = true;
+        status.slot.tries = state.tries;
+    })
 }
 
 /// Before an orderly reboot or power-off: the time is kept, and a slot that nobody gave the time to prove itself gets

@@ -13,13 +13,13 @@ use std::time::Instant;
 use anyhow::Context as _;
 use kontor_boot::PartitionKind;
 use kontor_boot::health::{Action, Health, Mount, Observation, Trouble};
-use kontor_status::{StorageStatus, paths};
+use kontor_status::paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::uevent::{UeventSocket, wait_readable};
 use nix::mount::{MntFlags, umount2};
 
 use super::prober::Prober;
-use super::{SYSTEM, publish};
+use super::{SYSTEM, change_status};
 use crate::ctl::control;
 
 const DATA_GIVEN_UP: &str = "the data file system has given up writing: components have nowhere to write; the office's network needs none of it";
@@ -178,13 +178,6 @@ fn publish_trouble(trouble: Option<Trouble>) -> anyhow::Result<()> {
             }
         }
     })
-}
-
-fn change_status(how: impl FnOnce(&mut StorageStatus)) -> anyhow::Result<()> {
-    let text = fs::read(paths::STORAGE_STATUS).unwrap_or_default();
-    let mut status: StorageStatus = serde_json::from_slice(&text).unwrap_or_default();
-    how(&mut status);
-    publish(&status)
 }
 
 /// The disk that storage has chosen, if it is still there.
