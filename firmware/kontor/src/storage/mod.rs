@@ -139,8 +139,9 @@ fn components() -> anyhow::Result<()> {
         eprintln!("no disk: components have nowhere to be");
         return Ok(());
     };
+    let had_state = is_mounted(paths::STATE);
     let (system, data) = (data::mount_system(&disk), data::mount(&disk));
-    if !is_mounted(paths::STATE) {
+    if had_state && !is_mounted(paths::STATE) {
         // The watcher has let go of the disk meanwhile.
         return watch::detach();
     }
