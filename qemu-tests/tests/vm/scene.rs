@@ -78,10 +78,12 @@ impl Scene {
         seen: usize,
     ) -> Result<String> {
         world.eventually(BACK_LIMIT, |world| {
-            let log = self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{pattern}'"))?;
-            // A message of the kernel may put the echo of the command on a line of its own.
-            let said = |line: &&str| line.contains(pattern) && !line.contains("kontor ctl");
-            let lines: Vec<&str> = log.lines().filter(said).collect();
+            // A message of the kernel may cut the echo of the command anywhere: the quotes in the middle keep
+            // every piece of it from reading like a line of the log.
+            let (head, tail) = pattern.split_at(pattern.len() / 2);
+            let log =
+                self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{head}''{tail}'"))?;
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains(pattern)).collect();
             ensure!(lines.len() > seen, "no {pattern:?} in the log of {service}:\n{log}");
             Ok(lines[seen].to_owned())
         })
