@@ -40,12 +40,22 @@ fn serves_again(world: &mut World, office: &Office) -> Result<()> {
     world.log_in(office.gateway)
 }
 
+/// The first `length` bytes of each of these partitions become `byte`.
+fn overwrite(
+    world: &mut World,
+    office: &Office,
+    kinds: &[PartitionKind],
+    length: u64,
+    byte: u8,
+) -> Result<()> {
+    let disk = world.vm(office.gateway).disk()?;
+    kinds.iter().try_for_each(|kind| disk.overwrite(*kind, length, byte))
+}
+
 pub(crate) fn data_zeroed(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
-    for kind in [PartitionKind::State, PartitionKind::Data] {
-        world.vm(office.gateway).disk()?.overwrite(kind, 8 << 20, 0)?;
-    }
+    overwrite(world, &office, &[PartitionKind::State, PartitionKind::Data], 8 << 20, 0)?;
     serves_again(world, &office)?;
     status_says(world, &office, "LAST GOOD site file")?;
     status_says(world, &office, "the operator's site file is not on the state partition")?;
@@ -67,9 +77,8 @@ pub(crate) fn data_and_system_missing(world: &mut World) -> Result<()> {
 pub(crate) fn data_and_system_garbage(world: &mut World) -> Result<()> {
     let office = office_that_was(world)?;
     world.vm(office.gateway).power_cut()?;
-    for kind in [PartitionKind::System, PartitionKind::State, PartitionKind::Data] {
-        world.vm(office.gateway).disk()?.overwrite(kind, GARBAGE, 0xa5)?;
-    }
+    let all = [PartitionKind::System, PartitionKind::State, PartitionKind::Data];
+    overwrite(world, &office, &all, GARBAGE, 0xa5)?;
     serves_again(world, &office)?;
     status_says(world, &office, "holds something else")?;
     status_says(world, &office, "no system partition")?;

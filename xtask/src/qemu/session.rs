@@ -188,7 +188,7 @@ mod tests {
     fn failure_and_deadline_are_told_apart() {
         let mut failing = start("exit 3");
         assert!(failing.next(Instant::now() + Duration::from_secs(20)).is_err());
-        let mut lasting = start("read line < /dev/zero");
+        let mut lasting = start("exec tail -f /dev/null");
         assert!(matches!(lasting.next(Instant::now()), Ok(Event::Timeout)));
         drop(lasting);
     }

@@ -168,8 +168,8 @@ fn change_status(how: impl FnOnce(&mut StorageStatus)) -> anyhow::Result<()> {
 
 /// Storage may run again on a running box.
 fn is_mounted(target: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some(target))
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    watch::mount_state(&mountinfo, target).is_some()
 }
 
 fn link_bootstate(disk: &Disk) -> anyhow::Result<()> {

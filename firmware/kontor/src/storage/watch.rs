@@ -209,7 +209,7 @@ fn state_of(target: &str) -> Mount {
 }
 
 /// From mountinfo (proc(5)), the device's name and the state: what stands behind the hyphen is the file system's own.
-fn mount_state<'a>(mountinfo: &'a str, target: &str) -> Option<(&'a str, Mount)> {
+pub(super) fn mount_state<'a>(mountinfo: &'a str, target: &str) -> Option<(&'a str, Mount)> {
     let newest = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some(target))?;
     let mut words = newest.split_once(" - ")?.1.split(' ').skip(1);
     let device = words.next()?.trim_start_matches("/dev/");

@@ -50,21 +50,19 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         return Ok(());
     }
     if args == [URGENT] {
-        Loader::open()?.load_urgent(&mut coldplug_urgent(), Urgency::Direct);
+        Loader::open()?.load_urgent(coldplug_urgent(), Urgency::Direct);
         return Ok(());
     }
     let events = UeventSocket::open().context("cannot listen to the kernel's device events")?;
     let loader = Loader::open()?;
-    let mut waiting = coldplug_urgent();
-    loader.load_urgent(&mut waiting, Urgency::Direct);
+    loader.load_urgent(coldplug_urgent(), Urgency::Direct);
     loader.drain(&events);
     let notifier = Notifier::from_environment();
     notifier.ready();
     let disk = FileWatch::new(Path::new(paths::STORAGE_DISK))?;
     loader.wait_for(&disk, Path::new(paths::STORAGE_DISK), &events, DISK_WAIT)?;
     if !Path::new(paths::STORAGE_DISK).exists() {
-        waiting = coldplug();
-        loader.load_urgent(&mut waiting, Urgency::Disk);
+        loader.load_urgent(coldplug(), Urgency::Disk);
     }
     let office = FileWatch::new(Path::new(paths::NET_STATUS))?;
     loader.wait_for(&office, Path::new(paths::NET_STATUS), &events, office::LIMIT)?;
@@ -109,11 +107,10 @@ impl Loader {
         Ok(Self { directory, index, refused: Mutex::default() })
     }
 
-    /// Loads the drivers of at least this urgency and takes them off the list.
-    fn load_urgent(&self, waiting: &mut Vec<String>, least: Urgency) {
-        let (now, later) = waiting.drain(..).partition(|alias| urgency(alias) <= least);
-        *waiting = later;
-        self.load_all(now);
+    /// Loads the drivers of at least this urgency.
+    fn load_urgent(&self, mut aliases: Vec<String>, least: Urgency) {
+        aliases.retain(|alias| urgency(alias) <= least);
+        self.load_all(aliases);
     }
 
     /// What the office's first lease does not need, the watchdog first: it may be needed for what follows. Many
