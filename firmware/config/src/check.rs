@@ -1,11 +1,13 @@
 //! What the values of a site file mean together: every rule that needs more than one value.
 //!
 //! All rules run, whatever the others found; each reports at the value that is wrong. Parts: `network`
-//! (ports, zones, addresses), `dhcp` (pools, reservations) and `office` (names, DNS, time, console).
+//! (ports, zones, addresses), `dhcp` (pools, reservations), `office` (names, DNS, time, console) and
+//! `samba` (Active Directory, shares).
 
 mod dhcp;
 mod network;
 mod office;
+mod samba;
 
 use std::net::Ipv4Addr;
 
@@ -28,6 +30,7 @@ pub(crate) fn site(site: &RawSite, board: &Board, findings: &mut Findings) {
     office::host_names(site, findings);
     office::forwarders(site, findings);
     office::password_hash(site, findings);
+    samba::service(site, findings);
 }
 
 /// The box's own fixed addresses.

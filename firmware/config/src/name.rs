@@ -1,4 +1,5 @@
-//! Names: host labels and domains (RFC 1123, section 2.1) and what the kernel allows for interfaces.
+//! Names: host labels and domains (RFC 1123, section 2.1), what the kernel allows for interfaces, and what
+//! Active Directory allows for domains, accounts and shares.
 
 use crate::document::Wrong;
 
@@ -10,6 +11,16 @@ const DOMAIN_HELP: &str =
 /// Longest domain: with a host label and a dot before it, the name still has 253 characters (RFC 1035,
 /// section 2.3.4).
 const MAX_DOMAIN: usize = 253 - 63 - 1;
+
+/// Longest NetBIOS name: the sixteenth octet is the type (RFC 1001, section 14.1).
+pub(crate) const MAX_NETBIOS: usize = 15;
+/// Longest DNS name of an Active Directory domain (Windows makes no longer ones).
+const MAX_REALM: usize = 64;
+const ACCOUNT_FORBIDDEN: &str = "\"/\\[]:;|=,+*?<>@%";
+const SHARE_HELP: &str =
+    "1 to 32 letters, digits, - _ and ., beginning with a letter or digit, without a dot at the end";
+/// Sections of `smb.conf` and shares that Samba itself makes; `print$` and `ipc$` could not be written anyway.
+const RESERVED_SHARES: [&str; 5] = ["global", "homes", "printers", "netlogon", "sysvol"];
 
 /// A host label; the result is lower case.
 pub(crate) fn label(text: &str) -> Result<String, Wrong> {
@@ -51,6 +62,77 @@ pub(crate) fn domain(text: &str) -> Result<String, Wrong> {
         )),
         _ => Ok(domain),
     }
+}
+
+/// DNS name of an Active Directory domain; the result is lower case.
+///
+/// `.local` is not refused here: many domains that a box joins are there, and PCs of a domain ask DNS for it.
+pub(crate) fn realm(text: &str) -> Result<String, Wrong> {
+    let example = "for example ad.office.internal";
+    if !is_domain(text) || !text.bytes().any(|b| b.is_ascii_alphabetic()) {
+        return Err(Wrong::new(format!("`{text}` is not a domain"), DOMAIN_HELP));
+    }
+    if !text.contains('.') {
+        return Err(Wrong::new(format!("`{text}` has one label"), format!("at least two, {example}")));
+    }
+    if text.len() > MAX_REALM {
+        let message = format!("the realm has {} characters", text.len());
+        return Err(Wrong::new(message, format!("at most {MAX_REALM} (Active Directory)")));
+    }
+    let realm = text.to_ascii_lowercase();
+    match realm.rsplit('.').next().unwrap_or_default() {
+        top @ ("arpa" | "localhost" | "invalid" | "onion") => Err(Wrong::new(
+            format!("`.{top}` is a special domain (RFC 6761) that cannot be the realm's"),
+            example,
+        )),
+        _ => Ok(realm),
+    }
+}
+
+/// NetBIOS name of a domain; the result is upper case.
+pub(crate) fn netbios_domain(text: &str) -> Result<String, Wrong> {
+    let digits_only = text.bytes().all(|b| b.is_ascii_digit());
+    if is_label(text) && text.len() <= MAX_NETBIOS && !digits_only {
+        return Ok(text.to_ascii_uppercase());
+    }
+    let help =
+        format!("1 to {MAX_NETBIOS} letters, digits and hyphens, not digits alone, no hyphen at either end");
+    Err(Wrong::new(format!("`{text}` is not a NetBIOS domain name"), help))
+}
+
+/// Name of an Active Directory site; case is kept.
+pub(crate) fn directory_site(text: &str) -> Result<String, Wrong> {
+    if is_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("`{text}` is not the name of an Active Directory site"), LABEL_HELP))
+}
+
+/// A user or group of the domain: what `sAMAccountName` may hold ([MS-SAMR], section 3.1.1.6), without `%`,
+/// which Samba replaces.
+pub(crate) fn account(text: &str) -> Result<String, Wrong> {
+    let forbidden = |c: char| c.is_control() || ACCOUNT_FORBIDDEN.contains(c);
+    let length = text.chars().count();
+    if (1..=64).contains(&length) && text.trim() == text && !text.chars().any(forbidden) {
+        return Ok(text.to_owned());
+    }
+    let help = format!("1 to 64 characters on one line, none of {ACCOUNT_FORBIDDEN}, no blank at either end");
+    Err(Wrong::new(format!("`{text}` is not the name of a user or group"), help))
+}
+
+/// Name of a share and of its directory; case is kept.
+pub(crate) fn share(text: &str) -> Result<String, Wrong> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    // Names that begin with a dot are for what the box keeps beside the shares; Windows drops a dot at the end.
+    let first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !first || text.ends_with('.') || text.len() > 32 || !text.bytes().all(allowed) {
+        return Err(Wrong::new(format!("`{text}` is not the name of a share"), SHARE_HELP));
+    }
+    if RESERVED_SHARES.iter().any(|reserved| reserved.eq_ignore_ascii_case(text)) {
+        let help = format!("not one of {}", RESERVED_SHARES.join(", "));
+        return Err(Wrong::new(format!("`{text}` has a meaning of its own in Samba"), help));
+    }
+    Ok(text.to_owned())
 }
 
 /// Name or address of an NTP server.

@@ -1,7 +1,9 @@
 //! Keys, types and formats of the site file, schema 1.
 //!
 //! Owns the list of keys and turns strings into addresses, networks and names; each value keeps its place
-//! in the file. Says nothing about how values fit together: that is `check`.
+//! in the file. Says nothing about how values fit together: that is `check`. `[samba]` is in `samba`.
+
+mod samba;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,6 +15,8 @@ use crate::name;
 use crate::report::Findings;
 use crate::site::{Address, Console, Dhcp, Dns, Host, Network, Office, Reservation, Site, Time, Zone};
 
+pub(crate) use samba::{RawSamba, RawShare};
+
 const SCHEMA: i64 = 1;
 /// Half a day: a laptop keeps its address over a working day, and a wrong option is gone the next.
 const DEFAULT_LEASE_TIME_S: i64 = 43_200;
@@ -20,7 +24,7 @@ const DEFAULT_LEASE_TIME_S: i64 = 43_200;
 const SITE: Shape = Shape {
     title: "the site file",
     required: &["schema", "office", "network"],
-    optional: &["dns", "time", "console"],
+    optional: &["dns", "time", "console", "samba"],
 };
 const OFFICE: Shape = Shape { title: "[office]", required: &["name", "host-name", "domain"], optional: &[] };
 const NETWORK: Shape = Shape {
@@ -50,6 +54,7 @@ pub(crate) struct RawSite {
     pub(crate) time_servers: Vec<At<String>>,
     pub(crate) operator_password_hash: Option<At<String>>,
     pub(crate) root_shell: bool,
+    pub(crate) samba: Option<RawSamba>,
 }
 
 #[derive(Debug)]
@@ -111,6 +116,8 @@ pub(crate) fn read(document: &DeTable<'_>, findings: &mut Findings) -> Option<Ra
     let dns = top.table("dns", &DNS, findings);
     let time = top.table("time", &TIME, findings);
     let console = top.table("console", &CONSOLE, findings);
+    let samba = top.table("samba", &samba::SAMBA, findings);
+    let samba = samba.and_then(|table| samba::read(&table, findings));
     let (forwarders, hosts) = dns.map(|table| read_dns(&table, findings)).unwrap_or_default();
     let time_servers = time.and_then(|table| table.parsed_list("servers", findings, name::server));
     let (operator_password_hash, root_shell) =
@@ -124,6 +131,7 @@ pub(crate) fn read(document: &DeTable<'_>, findings: &mut Findings) -> Option<Ra
         time_servers,
         operator_password_hash,
         root_shell,
+        samba,
     })
 }
 
@@ -265,6 +273,7 @@ impl RawSite {
                 operator_password_hash: self.operator_password_hash.map(|hash| hash.value),
                 root_shell: self.root_shell,
             },
+            samba: self.samba.map(RawSamba::into_samba),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! The validated site: one office, as every daemon sees it.
 
+mod samba;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+
+pub use samba::{Samba, SambaRole, Share};
 
 /// A validated site file, schema 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct Site {
     pub time: Time,
     /// Serial and VGA console.
     pub console: Console,
+    /// Active Directory and file shares, if the box has a part in them.
+    pub samba: Option<Samba>,
 }
 
 /// Names of the office.

@@ -34,6 +34,18 @@ fn reference_names_every_key() {
         "servers",
         "operator-password-hash",
         "root-shell",
+        "role",
+        "realm",
+        "site",
+        "rodc-group",
+        "homes",
+        "comment",
+        "read",
+        "write",
+        "recycle-bin",
+        "previous-versions",
+        "audit",
+        "encrypt",
     ];
     for key in keys {
         assert!(page.contains(&format!("{key} = ")), "{key} is missing in the example");

@@ -41,6 +41,7 @@ pub(crate) fn site(networks: &[(&str, &[&str], &str)]) -> Site {
         dns: Dns { forwarders: vec![], hosts: vec![] },
         time: Time { servers: vec![] },
         console: Console { operator_password_hash: None, root_shell: false },
+        samba: None,
     }
 }
 

@@ -1,0 +1,143 @@
+//! Keys, types and formats of `[samba]` and `[[samba.share]]`.
+
+use std::net::Ipv4Addr;
+
+use super::{ipv4, values};
+use crate::document::{At, Shape, Table, Wrong};
+use crate::name;
+use crate::report::Findings;
+use crate::site::{Samba, SambaRole, Share};
+
+/// The site every new domain has ([MS-ADTS], section 6.1.1.2.2.1).
+const DEFAULT_SITE: &str = "Default-First-Site-Name";
+/// The group every domain has for this purpose ([MS-ADTS], section 6.1.1.4.12).
+const DEFAULT_RODC_GROUP: &str = "Allowed RODC Password Replication Group";
+
+pub(super) const SAMBA: Shape = Shape {
+    title: "[samba]",
+    required: &["role", "realm"],
+    optional: &["domain", "servers", "site", "rodc-group", "homes", "share"],
+};
+const SHARE: Shape = Shape {
+    title: "[[samba.share]]",
+    required: &["name"],
+    optional: &["comment", "read", "write", "recycle-bin", "previous-versions", "audit", "encrypt"],
+};
+
+#[derive(Debug)]
+pub(crate) struct RawSamba {
+    pub(crate) role: At<SambaRole>,
+    pub(crate) realm: At<String>,
+    pub(crate) domain: Option<At<String>>,
+    pub(crate) servers: Option<At<Vec<At<Ipv4Addr>>>>,
+    pub(crate) site: Option<At<String>>,
+    pub(crate) rodc_group: Option<At<String>>,
+    pub(crate) homes: bool,
+    pub(crate) shares: Vec<RawShare>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RawShare {
+    pub(crate) name: At<String>,
+    pub(crate) comment: Option<At<String>>,
+    pub(crate) read: Vec<At<String>>,
+    pub(crate) write: Vec<At<String>>,
+    pub(crate) recycle_bin: bool,
+    pub(crate) previous_versions: bool,
+    pub(crate) audit: bool,
+    pub(crate) encrypt: bool,
+}
+
+pub(super) fn read(table: &Table<'_>, findings: &mut Findings) -> Option<RawSamba> {
+    let role = table.parsed("role", findings, role);
+    let realm = table.parsed("realm", findings, name::realm);
+    let domain = table.parsed("domain", findings, name::netbios_domain);
+    let servers = table.parsed_list("servers", findings, ipv4);
+    let site = table.parsed("site", findings, name::directory_site);
+    let rodc_group = table.parsed("rodc-group", findings, name::account);
+    let homes = flag(table, "homes", findings);
+    let tables = table.tables("share", &SHARE, findings);
+    let shares = tables.iter().filter_map(|table| read_share(table, findings)).collect();
+    Some(RawSamba { role: role?, realm: realm?, domain, servers, site, rodc_group, homes, shares })
+}
+
+fn read_share(table: &Table<'_>, findings: &mut Findings) -> Option<RawShare> {
+    let name = table.parsed("name", findings, name::share);
+    let comment = table.parsed("comment", findings, comment);
+    let read = table.parsed_list("read", findings, name::account);
+    let write = table.parsed_list("write", findings, name::account);
+    let accounts = |list: Option<At<Vec<At<String>>>>| list.map(|list| list.value).unwrap_or_default();
+    let recycle_bin = flag(table, "recycle-bin", findings);
+    let previous_versions = flag(table, "previous-versions", findings);
+    let audit = flag(table, "audit", findings);
+    let encrypt = flag(table, "encrypt", findings);
+    let (read, write) = (accounts(read), accounts(write));
+    Some(RawShare { name: name?, comment, read, write, recycle_bin, previous_versions, audit, encrypt })
+}
+
+fn flag(table: &Table<'_>, key: &str, findings: &mut Findings) -> bool {
+    table.boolean(key, findings).is_some_and(|flag| flag.value)
+}
+
+fn role(text: &str) -> Result<SambaRole, Wrong> {
+    match text {
+        "dc" => Ok(SambaRole::Dc),
+        "rodc" => Ok(SambaRole::Rodc),
+        "member" => Ok(SambaRole::Member),
+        _ => Err(Wrong::new(format!("unknown role `{text}`"), "dc, rodc or member")),
+    }
+}
+
+/// Free text for a line of `smb.conf`: `%` would be replaced there, and `\` at the end joins lines.
+fn comment(text: &str) -> Result<String, Wrong> {
+    let forbidden = |c: char| c.is_control() || matches!(c, '%' | '\\');
+    if text.chars().count() <= 128 && !text.chars().any(forbidden) {
+        return Ok(text.trim().to_owned());
+    }
+    Err(Wrong::new(
+        "the share's comment cannot be shown",
+        "at most 128 characters on one line, without % and \\",
+    ))
+}
+
+impl RawSamba {
+    /// The NetBIOS name of the domain: what the file says, else the realm's first label.
+    pub(crate) fn netbios_domain(&self) -> String {
+        let named = self.domain.as_ref().map(|domain| domain.value.clone());
+        named.unwrap_or_else(|| {
+            let label = self.realm.value.split('.').next().unwrap_or_default();
+            label.to_ascii_uppercase().chars().take(name::MAX_NETBIOS).collect()
+        })
+    }
+
+    pub(super) fn into_samba(self) -> Samba {
+        let domain = self.netbios_domain();
+        let rodc_group =
+            || self.rodc_group.map_or_else(|| DEFAULT_RODC_GROUP.to_owned(), |group| group.value);
+        Samba {
+            role: self.role.value,
+            realm: self.realm.value,
+            domain,
+            servers: self.servers.map(|servers| values(servers.value)).unwrap_or_default(),
+            site: self.site.map_or_else(|| DEFAULT_SITE.to_owned(), |site| site.value),
+            rodc_group: (self.role.value == SambaRole::Rodc).then(rodc_group),
+            shares: self.shares.into_iter().map(RawShare::into_share).collect(),
+            homes: self.homes,
+        }
+    }
+}
+
+impl RawShare {
+    fn into_share(self) -> Share {
+        Share {
+            name: self.name.value,
+            comment: self.comment.map(|comment| comment.value).filter(|comment| !comment.is_empty()),
+            read: values(self.read),
+            write: values(self.write),
+            recycle_bin: self.recycle_bin,
+            previous_versions: self.previous_versions,
+            audit: self.audit,
+            encrypt: self.encrypt,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Active Directory and file shares: the validated form of `[samba]`.
+
+use std::net::Ipv4Addr;
+
+/// What the box is in the Active Directory domain, and what it shares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Samba {
+    /// The box's part in the domain.
+    pub role: SambaRole,
+    /// DNS name of the Active Directory domain, lower case; never the office's domain nor above it.
+    pub realm: String,
+    /// NetBIOS name of the domain, upper case, at most 15 characters.
+    pub domain: String,
+    /// Domain controllers at headquarters; empty for [`SambaRole::Dc`], else at least one.
+    pub servers: Vec<Ipv4Addr>,
+    /// Active Directory site the box belongs to.
+    pub site: String,
+    /// Group whose members' passwords are kept here; for [`SambaRole::Rodc`], and only for it.
+    pub rodc_group: Option<String>,
+    /// Shares, in file order.
+    pub shares: Vec<Share>,
+    /// Whether users have home directories here.
+    pub homes: bool,
+}
+
+/// A box's part in an Active Directory domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SambaRole {
+    /// The first domain controller of a domain of its own.
+    Dc,
+    /// A read-only domain controller of the headquarters' domain.
+    Rodc,
+    /// A file server in the headquarters' domain.
+    Member,
+}
+
+/// One shared directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Name of share and directory; unique without regard to case.
+    pub name: String,
+    /// Free text for people, on one line.
+    pub comment: Option<String>,
+    /// Users and groups of the domain that may read.
+    pub read: Vec<String>,
+    /// Users and groups of the domain that may read and write.
+    pub write: Vec<String>,
+    /// Whether deleted files are kept in a recycle bin.
+    pub recycle_bin: bool,
+    /// Whether snapshots are offered as previous versions.
+    pub previous_versions: bool,
+    /// Whether changes are logged with the user's name.
+    pub audit: bool,
+    /// Whether connections without encryption are refused.
+    pub encrypt: bool,
+}
