@@ -194,6 +194,7 @@ fn names_of_domain_and_box() {
 fn shares() {
     refuse("share-name-format", &[("\"common\"", "\"../common\"")]);
     refuse("share-name-dot", &[("\"common\"", "\".snapshots\"")]);
+    refuse("share-name-dot-at-end", &[("\"common\"", "\"common.\"")]);
     refuse("share-name-too-long", &[("\"common\"", "\"a-name-of-thirty-three-characters\"")]);
     refuse("share-name-reserved", &[("\"common\"", "\"SysVol\"")]);
     refuse("share-name-twice", &[("\"archive\"", "\"Common\"")]);

@@ -50,8 +50,7 @@ fn realm(site: &RawSite, samba: &RawSamba, findings: &mut Findings) {
     } else if office.strip_suffix(value.as_str()).is_some_and(|rest| rest.ends_with('.')) {
         findings.add(span, format!("the office's domain {office} lies in `{value}`"), example);
     } else if samba.role.value == SambaRole::Dc && value.ends_with(".local") {
-        let message =
-            "a new domain should not begin under `.local`, which belongs to multicast DNS (RFC 6762)";
+        let message = "`.local` belongs to multicast DNS (RFC 6762): no new domain should be there";
         findings.add(span, message, example);
     }
     let label = value.strip_suffix(office.as_str()).and_then(|rest| rest.strip_suffix('.'));

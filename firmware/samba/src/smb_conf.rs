@@ -1,0 +1,137 @@
+//! `/etc/samba/smb.conf` as a whole, and its section `[global]`.
+
+use crate::share::{home_section, share_section};
+use crate::{DNS_PORT, Samba, SambaRole, Site, interfaces, is_domain_controller, netbios_name, ports, realm};
+
+/// One section: its name and its parameters, in order.
+pub(crate) struct Section {
+    text: String,
+}
+
+impl Section {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { text: format!("[{name}]\n") }
+    }
+
+    pub(crate) fn set(&mut self, parameter: &str, value: &str) {
+        self.text.push_str(&format!("\t{parameter} = {value}\n"));
+    }
+
+    pub(crate) fn set_all(&mut self, parameters: &[(&str, &str)]) {
+        for (parameter, value) in parameters {
+            self.set(parameter, value);
+        }
+    }
+}
+
+/// Of every role.
+const COMMON: &[(&str, &str)] = &[
+    ("server string", "Kontor"),
+    ("bind interfaces only", "yes"),
+    // SMB 1 is broken and SMB 2 cannot encrypt; Windows 8 and Server 2012 brought SMB 3.
+    ("server min protocol", "SMB3_00"),
+    ("client min protocol", "SMB3_00"),
+    ("server signing", "mandatory"),
+    ("server smb encrypt", "desired"),
+    ("ntlm auth", "ntlmv2-only"),
+    ("map to guest", "never"),
+    // No printers: nothing looks for a print service that is not there.
+    ("load printers", "no"),
+    ("printing", "bsd"),
+    ("printcap name", "/dev/null"),
+    ("disable spoolss", "yes"),
+    // The one code page, besides CP437, whose conversion table is on the box.
+    ("dos charset", "CP850"),
+    // The supervisor reads standard output and bounds what it keeps.
+    ("log level", "1"),
+    ("max log size", "0"),
+];
+
+/// Of a domain controller, writable or not. The realm's DNS updates go through RPC: the box has no `nsupdate`.
+const DOMAIN_CONTROLLER: &[(&str, &str)] = &[
+    ("server role", "active directory domain controller"),
+    ("dns forwarder", "127.0.0.1"),
+    ("dns update command", "/usr/sbin/samba_dnsupdate --use-samba-tool"),
+    ("idmap_ldb:use rfc2307", "yes"),
+    // Each more costs some 10 MB of RAM; an office does not need them.
+    ("prefork children", "1"),
+    ("tls enabled", "yes"),
+    ("tls keyfile", "/var/lib/samba/private/tls/key.pem"),
+    ("tls certfile", "/var/lib/samba/private/tls/cert.pem"),
+    ("tls cafile", "/var/lib/samba/private/tls/ca.pem"),
+    ("ntp signd socket directory", "/var/lib/samba/ntp_signd"),
+];
+
+const MEMBER: &[(&str, &str)] = &[
+    ("server role", "member server"),
+    ("security", "ads"),
+    // A keytab would have to be written below /etc, which is read-only.
+    ("kerberos method", "secrets only"),
+    // Without nmbd there is nobody to speak NetBIOS.
+    ("disable netbios", "yes"),
+    ("smb ports", "445"),
+    // `DOMAIN\name`: an account of the domain is never taken for one of the box's own.
+    ("winbind use default domain", "no"),
+    ("winbind enum users", "no"),
+    ("winbind enum groups", "no"),
+    // Accounts that are in no domain; the box's own are below 1000.
+    ("idmap config * : backend", "tdb"),
+    ("idmap config * : range", "3000-7999"),
+];
+
+/// Numbers come from the domain (RFC 2307 attributes), so that they are the same on every server of it.
+const MEMBER_IDMAP: &[(&str, &str)] = &[
+    ("backend", "ad"),
+    ("schema_mode", "rfc2307"),
+    ("range", "10000-999999"),
+    ("unix_nss_info", "yes"),
+    ("unix_primary_group", "yes"),
+];
+
+/// Renders `smb.conf`.
+///
+/// It replaces the one that provisioning or joining leaves behind.
+#[must_use]
+pub fn smb_conf(site: &Site, samba: &Samba) -> String {
+    let mut sections = vec![global(site, samba)];
+    if is_domain_controller(samba.role) {
+        sections.extend(policy_sections(samba));
+    }
+    sections.extend(samba.shares.iter().map(|share| share_section(samba, share)));
+    sections.extend(samba.homes.then(|| home_section(samba)));
+    sections.into_iter().map(|section| section.text).collect::<Vec<_>>().join("\n")
+}
+
+fn global(site: &Site, samba: &Samba) -> Section {
+    let mut section = Section::new("global");
+    section.set("netbios name", &netbios_name(site));
+    section.set("workgroup", &samba.domain);
+    section.set("realm", &realm(samba));
+    section.set("interfaces", &interfaces(site));
+    section.set_all(COMMON);
+    if is_domain_controller(samba.role) {
+        section.set_all(DOMAIN_CONTROLLER);
+        section.set("dns port", &DNS_PORT.to_string());
+        let rpc = ports::RPC_PORTS;
+        section.set("rpc server dynamic port range", &format!("{}-{}", rpc.start(), rpc.end()));
+    } else {
+        section.set_all(MEMBER);
+        for (key, value) in MEMBER_IDMAP {
+            section.set(&format!("idmap config {} : {key}", samba.domain), value);
+        }
+    }
+    section
+}
+
+/// Group policies and log-on scripts. On a read-only domain controller nobody may change them: the change would
+/// stay in this office.
+fn policy_sections(samba: &Samba) -> [Section; 2] {
+    let read_only = if samba.role == SambaRole::Rodc { "yes" } else { "no" };
+    let section = |name: &str, path: &str| {
+        let mut section = Section::new(name);
+        section.set_all(&[("path", path), ("read only", read_only)]);
+        section
+    };
+    let scripts = format!("/var/lib/samba/sysvol/{}/scripts", samba.realm);
+    [section("sysvol", "/var/lib/samba/sysvol"), section("netlogon", &scripts)]
+}
