@@ -211,3 +211,31 @@ fn shares() {
     refuse("share-account-in-both", &[("\"Trainees\"", "\"Sales\"")]);
     refuse("share-flag-type", &[("recycle-bin = true", "recycle-bin = \"yes\"")]);
 }
+
+mod any_input {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Damage anywhere in the table: the rules are reached, not only the parser.
+        #[test]
+        fn never_panics_on_damage(at in RIGHT.find("[samba]").expect("the table")..RIGHT.len(), cut in 0usize..40, put in "[\\PC\n]{0,20}") {
+            let mut bytes = RIGHT.as_bytes().to_vec();
+            let end = (at + cut).min(bytes.len());
+            bytes.splice(at..end, put.bytes());
+            let _ = Site::parse_bytes("site.toml", &bytes, &board()).map_err(|report| report.to_string());
+        }
+
+        /// Whatever is taken for a name of the domain can stand in quotation marks in `smb.conf`.
+        #[test]
+        fn accounts_need_no_escapes(name in "\\PC{1,12}") {
+            let quoted = toml::Value::String(name).to_string();
+            let text = RIGHT.replace("\"Auditors\"", &quoted);
+            if let Ok(site) = Site::parse("site.toml", &text, &board()) {
+                let name = &site.samba.expect("a [samba] table").shares[1].read[0];
+                prop_assert!(!name.contains(['"', '\\', '%', '@', ',', '\n', '\r', '\0']), "{name:?}");
+            }
+        }
+    }
+}

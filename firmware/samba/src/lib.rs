@@ -8,8 +8,8 @@
 //! Decisions, with their reasons:
 //! - A box is one of three things: the first domain controller of a domain of its own, a read-only one (RODC)
 //!   of the headquarters' domain, or a file server in that domain (member).
-//! - Samba's own DNS service serves the realm on [`DNS_PORT`]: port 53 belongs to the office's. The office's
-//!   forwards the realm there (a member's: to headquarters), and Samba forwards everything else back to it.
+//! - Samba's own DNS service serves the realm on [`DNS_PORT`], because port 53 belongs to the office's DNS service.
+//!   That one forwards the realm there (on a member: to headquarters), and Samba forwards everything else to it.
 //! - Samba listens on loopback and the internal networks, on the addresses of the site file: never outside.
 //! - SMB 3 is the oldest dialect: SMB 1 is broken, and SMB 2 cannot encrypt. Every supported Windows speaks
 //!   it. Everything is signed, and encrypted wherever the client can.
@@ -20,6 +20,7 @@
 
 mod ports;
 mod resolution;
+mod section;
 mod setup;
 mod share;
 mod smb_conf;

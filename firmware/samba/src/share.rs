@@ -1,6 +1,6 @@
 //! Shares and home directories: their sections of `smb.conf`, and the directories they need.
 
-use crate::smb_conf::Section;
+use crate::section::Section;
 use crate::{Samba, Share, is_domain_controller};
 
 const SHARES: &str = "/srv/shares";

@@ -1,28 +1,8 @@
 //! `/etc/samba/smb.conf` as a whole, and its section `[global]`.
 
+use crate::section::Section;
 use crate::share::{home_section, share_section};
 use crate::{DNS_PORT, Samba, SambaRole, Site, interfaces, is_domain_controller, netbios_name, ports, realm};
-
-/// One section: its name and its parameters, in order.
-pub(crate) struct Section {
-    text: String,
-}
-
-impl Section {
-    pub(crate) fn new(name: &str) -> Self {
-        Self { text: format!("[{name}]\n") }
-    }
-
-    pub(crate) fn set(&mut self, parameter: &str, value: &str) {
-        self.text.push_str(&format!("\t{parameter} = {value}\n"));
-    }
-
-    pub(crate) fn set_all(&mut self, parameters: &[(&str, &str)]) {
-        for (parameter, value) in parameters {
-            self.set(parameter, value);
-        }
-    }
-}
 
 /// Of every role.
 const COMMON: &[(&str, &str)] = &[
@@ -99,7 +79,7 @@ pub fn smb_conf(site: &Site, samba: &Samba) -> String {
     }
     sections.extend(samba.shares.iter().map(|share| share_section(samba, share)));
     sections.extend(samba.homes.then(|| home_section(samba)));
-    sections.into_iter().map(|section| section.text).collect::<Vec<_>>().join("\n")
+    sections.into_iter().map(|section| section.into_text()).collect::<Vec<_>>().join("\n")
 }
 
 fn global(site: &Site, samba: &Samba) -> Section {

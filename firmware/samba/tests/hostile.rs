@@ -109,7 +109,6 @@ fn hostile_texts_are_refused_or_harmless() {
         for hostile in HOSTILE {
             let Some(text) = rendered(place, hostile) else { continue };
             accepted += 1;
-            let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}']).count();
             if place == "@comment@" {
                 // Free text: it may look like anything, but stays in its line.
                 let others = |text: &str| -> Vec<String> {
@@ -122,7 +121,7 @@ fn hostile_texts_are_refused_or_harmless() {
                 assert_eq!(specials(&text), specials(&harmless), "{place} {hostile}");
             }
             assert_eq!(text.lines().count(), harmless.lines().count(), "{place} {hostile}");
-            assert!(!text.contains("\\\n") && lines >= text.lines().count(), "{place} {hostile}");
+            assert!(!text.contains("\\\n") && !text.contains('\r'), "{place} {hostile}");
         }
     }
     assert!(accepted > 0, "the list must contain what is allowed, too");
