@@ -1,15 +1,16 @@
 //! The site rendered as what Samba 4.22 needs: its files, the commands of its first start, its ports.
 //!
-//! Pure functions from [`Site`] and [`Samba`] to text: no clock, no files, no sockets, and no secrets; passwords
-//! reach Samba's tools by other ways than their arguments. Everything that comes from the site has been validated:
-//! no value has a line break, `%` (which Samba replaces) or `\` (which joins lines), and names of users and
-//! groups have no quotation mark.
+//! Pure functions from [`Site`] and [`Samba`] to text: no clock, no files, no sockets, and no secrets;
+//! passwords reach Samba's tools by other ways than their arguments. Everything that comes from the site
+//! has been validated: no value has a line break, `%` (which Samba replaces) or `\` (which joins lines),
+//! and names of users and groups have no quotation mark.
 //!
 //! Decisions, with their reasons:
 //! - A box is one of three things: the first domain controller of a domain of its own, a read-only one (RODC)
 //!   of the headquarters' domain, or a file server in that domain (member).
-//! - Samba's own DNS service serves the realm on [`DNS_PORT`], because port 53 belongs to the office's DNS service.
-//!   That one forwards the realm there (on a member: to headquarters), and Samba forwards everything else to it.
+//! - Samba's own DNS service serves the realm on [`DNS_PORT`], because port 53 belongs to the office's DNS
+//!   service. That one forwards the realm there (on a member: to headquarters), and Samba forwards
+//!   everything else to it.
 //! - Samba listens on loopback and the internal networks, on the addresses of the site file: never outside.
 //! - SMB 3 is the oldest dialect: SMB 1 is broken, and SMB 2 cannot encrypt. Every supported Windows speaks
 //!   it. Everything is signed, and encrypted wherever the client can.

@@ -4,12 +4,12 @@ use std::ops::RangeInclusive;
 
 use crate::SambaRole;
 
-/// Port of Samba's own DNS service, UDP and TCP. Only the box's own forwarder asks there: it is not opened to any
-/// zone, and not among [`ports`].
+/// Port of Samba's own DNS service, UDP and TCP. Only the box's own forwarder asks there: it is not opened
+/// to any zone, and not among [`ports`].
 pub const DNS_PORT: u16 = 5300;
 
-/// First and last port of RPC services without one of their own. Three are in use; the rest is for services that a
-/// later Samba separates.
+/// First and last port of RPC services without one of their own. Three are in use; the rest is for services
+/// that a later Samba separates.
 pub(crate) const RPC_PORTS: RangeInclusive<u16> = 49152..=49167;
 
 /// A transport protocol.

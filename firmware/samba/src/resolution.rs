@@ -31,8 +31,8 @@ pub fn resolv_conf(samba: &Samba) -> String {
     format!("search {}\nnameserver 127.0.0.1\n", samba.realm)
 }
 
-/// `/etc/nsswitch.conf`: on a member the domain's accounts are accounts of the system as well, by winbind. A domain
-/// controller maps them itself.
+/// `/etc/nsswitch.conf`: on a member the domain's accounts are accounts of the system as well, by winbind.
+/// A domain controller maps them itself.
 #[must_use]
 pub fn nsswitch_conf(role: SambaRole) -> String {
     let accounts = match role {

@@ -1,7 +1,7 @@
 //! The commands that make the box part of a domain, once.
 //!
-//! Whole command lines, program first, without user and password: the caller adds those in a way that does not
-//! show in the list of processes.
+//! Whole command lines, program first, without user and password: the caller adds those in a way that does
+//! not show in the list of processes.
 
 use crate::{Samba, SambaRole, Site, interfaces, internal_addresses, netbios_name, realm};
 
@@ -10,8 +10,8 @@ const SAMBA_TOOL: &str = "/usr/bin/samba-tool";
 /// `samba-tool domain provision`: makes the domain of a [`SambaRole::Dc`]; nothing for the other roles.
 ///
 /// Without `--adminpass` the tool draws a password and prints it; the caller sets another one
-/// afterwards. The tool writes an `smb.conf` of its own, with whatever resolver it finds as forwarder: the caller
-/// replaces it by [`crate::smb_conf`].
+/// afterwards. The tool writes an `smb.conf` of its own, with whatever resolver it finds as forwarder: the
+/// caller replaces it by [`crate::smb_conf`].
 #[must_use]
 pub fn provision_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
     if samba.role != SambaRole::Dc {
@@ -34,8 +34,9 @@ pub fn provision_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
 /// The join of an existing domain: `samba-tool domain join` for [`SambaRole::Rodc`], `net ads join` for
 /// [`SambaRole::Member`]; nothing for [`SambaRole::Dc`].
 ///
-/// The domain controllers are found by DNS, because Kerberos needs their names: the box must forward the realm to
-/// [`Samba::servers`] by then. `net` reads [`crate::smb_conf`]; what `samba-tool` writes, the caller replaces by it.
+/// The domain controllers are found by DNS, because Kerberos needs their names: the box must forward the
+/// realm to [`Samba::servers`] by then. `net` reads [`crate::smb_conf`]; what `samba-tool` writes, the
+/// caller replaces by it.
 #[must_use]
 pub fn join_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
     match samba.role {

@@ -12,8 +12,8 @@ const HOMES: &str = "/srv/homes";
 /// section 2.2.32.2). A share's snapshots lie in its directory below `.snapshots`.
 pub const SNAPSHOT_NAME: &str = "@GMT-%Y.%m.%d-%H.%M.%S";
 
-/// `BUILTIN\Administrators`, to which the administrators of the domain belong; its name depends on the language
-/// of the domain.
+/// `BUILTIN\Administrators`, to which the administrators of the domain belong; its name depends on the
+/// language of the domain.
 const ADMINISTRATORS: &str = "S-1-5-32-544";
 
 /// A directory that Samba expects, owned by root.
@@ -27,8 +27,9 @@ pub struct Directory {
 
 /// The directories of shares, snapshots and homes, parents first.
 ///
-/// Those of shares are open to all: who gets there has passed the lists of the share. To have previous versions, they
-/// are subvolumes, and their snapshots are made in the directory of the same name below `.snapshots`.
+/// Those of shares are open to all: who gets there has passed the lists of the share. To have previous
+/// versions, they are subvolumes, and their snapshots are made in the directory of the same name below
+/// `.snapshots`.
 #[must_use]
 pub fn directories(samba: &Samba) -> Vec<Directory> {
     let directory = |path: String, mode| Directory { path, mode };
@@ -47,8 +48,8 @@ pub fn directories(samba: &Samba) -> Vec<Directory> {
 const WINDOWS_ACL: &[(&str, &str)] =
     &[("acl_xattr:security_acl_name", "user.NTACL"), ("acl_xattr:ignore system acls", "yes")];
 
-/// Each user has a folder that nobody else can enter. The access time says when a file was deleted, its own date
-/// stays.
+/// Each user has a folder that nobody else can enter. The access time says when a file was deleted, its own
+/// date stays.
 const RECYCLE: &[(&str, &str)] = &[
     ("recycle:repository", ".recycle/%U"),
     ("recycle:directory_mode", "0777"),
@@ -59,8 +60,8 @@ const RECYCLE: &[(&str, &str)] = &[
     ("recycle:exclude", "*.tmp ~$*"),
 ];
 
-/// What changes names and permissions, to the log that is on standard output. Opening and reading is left out: one
-/// look into a folder would be a hundred lines.
+/// What changes names and permissions, to the log that is on standard output. Opening and reading is left
+/// out: one look into a folder would be a hundred lines.
 const AUDIT: &[(&str, &str)] = &[
     ("full_audit:prefix", "%u|%I|%S"),
     ("full_audit:success", "connect disconnect mkdirat renameat unlinkat fset_nt_acl"),
@@ -92,8 +93,8 @@ pub(crate) fn share_section(samba: &Samba, share: &Share) -> Section {
         section.set_all(RECYCLE);
     }
     if share.previous_versions {
-        // Absolute, because the snapshots are outside the share; both paths end at the share, so that one snapshot
-        // is one share and nothing more.
+        // Absolute, because the snapshots are outside the share; both paths end at the share, so that one
+        // snapshot is one share and nothing more.
         section.set("shadow:snapdir", &format!("{SNAPSHOTS}/{}", share.name));
         section.set("shadow:basedir", &path);
         section.set("shadow:localtime", "no");
@@ -106,8 +107,9 @@ pub(crate) fn share_section(samba: &Samba, share: &Share) -> Section {
 
 /// The hidden share of home directories.
 ///
-/// Not `[homes]`: that makes no directories, and an administrator could not see them. Here the administration of
-/// users in Windows makes each folder with its permissions; until then nobody but administrators may write.
+/// Not `[homes]`: that makes no directories, and an administrator could not see them. Here the
+/// administration of users in Windows makes each folder with its permissions; until then nobody but
+/// administrators may write.
 pub(crate) fn home_section(samba: &Samba) -> Section {
     let mut section = Section::new("home$");
     section.set_all(&[
@@ -124,9 +126,9 @@ pub(crate) fn home_section(samba: &Samba) -> Section {
     section
 }
 
-/// Outermost first: the audit sees what the client asked for; then a path in a snapshot becomes a real one, before
-/// permissions are looked at; the recycle bin comes last, so that permission to delete is checked before it moves the
-/// file, and its moving is not audited as the user's.
+/// Outermost first: the audit sees what the client asked for; then a path in a snapshot becomes a real one,
+/// before permissions are looked at; the recycle bin comes last, so that permission to delete is checked
+/// before it moves the file, and its moving is not audited as the user's.
 fn modules(samba: &Samba, share: &Share) -> Vec<&'static str> {
     let mut list = Vec::new();
     list.extend(share.audit.then_some("full_audit"));
@@ -136,16 +138,17 @@ fn modules(samba: &Samba, share: &Share) -> Vec<&'static str> {
     list
 }
 
-/// What Samba would load by itself on a domain controller if a share had no list of its own, and what keeps the
-/// permissions everywhere.
+/// What Samba would load by itself on a domain controller if a share had no list of its own, and what keeps
+/// the permissions everywhere.
 fn required_modules(samba: &Samba) -> impl Iterator<Item = &'static str> {
     is_domain_controller(samba.role).then_some("dfs_samba4").into_iter().chain(["acl_xattr"])
 }
 
 /// A list of users and groups of the domain.
 ///
-/// Samba asks for `@` before a group, and the site file does not tell which is which: each name is there as both. In a
-/// domain it is one account, and the form that does not fit matches nobody. Groups first, because that finds most.
+/// Samba asks for `@` before a group, and the site file does not tell which is which: each name is there as
+/// both. In a domain it is one account, and the form that does not fit matches nobody. Groups first,
+/// because that finds most.
 fn accounts<'a>(samba: &Samba, names: impl Iterator<Item = &'a String> + Clone) -> String {
     let quoted = |name: &String| format!("\"{}\\{name}\"", samba.domain);
     let groups = names.clone().map(|name| format!("@{}", quoted(name)));

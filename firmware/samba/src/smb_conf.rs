@@ -27,7 +27,8 @@ const COMMON: &[(&str, &str)] = &[
     ("max log size", "0"),
 ];
 
-/// Of a domain controller, writable or not. The realm's DNS updates go through RPC: the box has no `nsupdate`.
+/// Of a domain controller, writable or not. The realm's DNS updates go through RPC: the box has no
+/// `nsupdate`.
 const DOMAIN_CONTROLLER: &[(&str, &str)] = &[
     ("server role", "active directory domain controller"),
     ("dns forwarder", "127.0.0.1"),
@@ -103,8 +104,8 @@ fn global(site: &Site, samba: &Samba) -> Section {
     section
 }
 
-/// Group policies and log-on scripts. On a read-only domain controller nobody may change them: the change would
-/// stay in this office.
+/// Group policies and log-on scripts. On a read-only domain controller nobody may change them: the change
+/// would stay in this office.
 fn policy_sections(samba: &Samba) -> [Section; 2] {
     let read_only = if samba.role == SambaRole::Rodc { "yes" } else { "no" };
     let section = |name: &str, path: &str| {
