@@ -12,14 +12,15 @@ const DOMAIN_HELP: &str =
 /// section 2.3.4).
 const MAX_DOMAIN: usize = 253 - 63 - 1;
 
-/// Longest NetBIOS name: the sixteenth octet is the type (RFC 1001, section 14.1).
+/// Longest NetBIOS name: 16 octets (RFC 1001, section 14.1), of which Windows uses the last for the type.
 pub(crate) const MAX_NETBIOS: usize = 15;
 /// Longest DNS name of an Active Directory domain (Windows makes no longer ones).
 const MAX_REALM: usize = 64;
 const ACCOUNT_FORBIDDEN: &str = "\"/\\[]:;|=,+*?<>@%";
 const SHARE_HELP: &str =
     "1 to 32 letters, digits, - _ and ., beginning with a letter or digit, without a dot at the end";
-/// Sections of `smb.conf` and shares that Samba itself makes; `print$` and `ipc$` could not be written anyway.
+/// Sections of `smb.conf` and shares that Samba itself makes; `print$` and `ipc$` are no names of shares
+/// anyway.
 const RESERVED_SHARES: [&str; 5] = ["global", "homes", "printers", "netlogon", "sysvol"];
 
 /// A host label; the result is lower case.
@@ -108,8 +109,8 @@ pub(crate) fn directory_site(text: &str) -> Result<String, Wrong> {
     Err(Wrong::new(format!("`{text}` is not the name of an Active Directory site"), LABEL_HELP))
 }
 
-/// A user or group of the domain: what `sAMAccountName` may hold ([MS-SAMR], section 3.1.1.6), without `%`,
-/// which Samba replaces.
+/// A user or group of the domain: what Windows allows in `sAMAccountName`, without `%` and `@`, which Samba
+/// reads as something else.
 pub(crate) fn account(text: &str) -> Result<String, Wrong> {
     let forbidden = |c: char| c.is_control() || ACCOUNT_FORBIDDEN.contains(c);
     let length = text.chars().count();
@@ -123,7 +124,7 @@ pub(crate) fn account(text: &str) -> Result<String, Wrong> {
 /// Name of a share and of its directory; case is kept.
 pub(crate) fn share(text: &str) -> Result<String, Wrong> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    // Names that begin with a dot are for what the box keeps beside the shares; Windows drops a dot at the end.
+    // A dot at the beginning is for what the box keeps beside the shares; one at the end, Windows drops.
     let first = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !first || text.ends_with('.') || text.len() > 32 || !text.bytes().all(allowed) {
         return Err(Wrong::new(format!("`{text}` is not the name of a share"), SHARE_HELP));

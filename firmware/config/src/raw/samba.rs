@@ -8,9 +8,10 @@ use crate::name;
 use crate::report::Findings;
 use crate::site::{Samba, SambaRole, Share};
 
-/// The site every new domain has ([MS-ADTS], section 6.1.1.2.2.1).
+/// The site every new domain has.
 const DEFAULT_SITE: &str = "Default-First-Site-Name";
-/// The group every domain has for this purpose ([MS-ADTS], section 6.1.1.4.12).
+/// The group every domain has for this purpose; a Windows of another language gives it
+/// another name.
 const DEFAULT_RODC_GROUP: &str = "Allowed RODC Password Replication Group";
 
 pub(super) const SAMBA: Shape = Shape {
