@@ -49,6 +49,15 @@ pub fn become_root() -> Result<()> {
     Ok(())
 }
 
+/// Gives this process, which is run by root, a network and mounts of its own.
+///
+/// # Errors
+/// When the host does not permit that.
+pub fn leave_network() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .context("the host does not permit name spaces")
+}
+
 impl Namespaces {
     /// Makes both ends and the cable; this process ends up in the client's.
     ///

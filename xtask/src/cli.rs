@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{bench, flash, image, lock, reproduce, run, sbom, site, sizes, test};
+use crate::command::{bench, component, flash, image, lock, reproduce, run, sbom, site, sizes, test};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -29,6 +29,7 @@ Examples:
 enum Command {
     Lock(lock::Args),
     Image(image::Args),
+    Component(component::Args),
     Flash(flash::Args),
     Run(run::Args),
     Test(test::Args),
@@ -65,6 +66,7 @@ impl Cli {
         match &self.command {
             Command::Lock(args) => lock::run(args),
             Command::Image(args) => image::run(args),
+            Command::Component(args) => component::run(args),
             Command::Flash(args) => flash::run(args),
             Command::Run(args) => run::run(args),
             Command::Test(args) => test::run(args),

@@ -4,6 +4,7 @@ pub mod archive;
 pub mod bench;
 pub mod cli;
 pub mod command;
+pub mod component;
 pub mod deb;
 pub mod flash;
 pub mod image;

@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 
 mod calendar;
+mod component;
 mod console;
 mod ctl;
 mod dhcpd;
@@ -28,11 +29,17 @@ applets:
   timed      clock: renders chrony's configuration and runs it
   storage    finds, grows and mounts the partitions (one-shot)
   site       validates and applies site files
+  component  runs a component in name spaces of its own, and programs in it
   console    status console
   ctl        operator's commands (`kontor ctl --help`)";
 
 fn main() -> ExitCode {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = std::env::args();
+    let called = words.next().unwrap_or_default();
+    let mut args: Vec<String> = words.collect();
+    if called == component::INSIDE {
+        return ended("component", component::inside(&args));
+    }
     if std::process::id() == 1 {
         return init::pid1(&args);
     }
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
         "timed" => timed::run(&args),
         "storage" => storage::run(&args),
         "site" => site::run(&args),
+        "component" => component::run(&args),
         "console" => console::run(&args),
         "ctl" => ctl::run(&args),
         _ => {
@@ -55,6 +63,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    ended(&applet, result)
+}
+
+fn ended(applet: &str, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

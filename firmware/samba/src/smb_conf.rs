@@ -41,6 +41,8 @@ const DOMAIN_CONTROLLER: &[(&str, &str)] = &[
     ("tls certfile", "/var/lib/samba/private/tls/cert.pem"),
     ("tls cafile", "/var/lib/samba/private/tls/ca.pem"),
     ("ntp signd socket directory", "/var/lib/samba/ntp_signd"),
+    // Also of sysvol: `security.NTACL` would need CAP_SYS_ADMIN, which is most of what root may.
+    ("acl_xattr:security_acl_name", "user.NTACL"),
 ];
 
 const MEMBER: &[(&str, &str)] = &[

@@ -12,12 +12,34 @@ use std::process::{Command, Stdio};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Capability {
+    /// Changing owners of files.
+    Chown = 0,
+    /// Ignoring permissions of files.
+    DacOverride = 1,
+    /// Reading every file and directory.
+    DacReadSearch = 2,
+    /// Acting as the owner of every file.
+    Fowner = 3,
+    /// Keeping set-id bits.
+    Fsetid = 4,
+    /// Signals to every process.
+    Kill = 5,
+    /// Any group.
+    Setgid = 6,
+    /// Any user.
+    Setuid = 7,
     /// Ports below 1024.
     NetBindService = 10,
     /// Interfaces, routes, nftables.
     NetAdmin = 12,
     /// Raw and packet sockets.
     NetRaw = 13,
+    /// Another root directory.
+    SysChroot = 18,
+    /// Another priority.
+    SysNice = 23,
+    /// Exceeding resource limits.
+    SysResource = 24,
     /// Setting the clock.
     SysTime = 25,
 }

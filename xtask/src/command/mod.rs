@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use camino::Utf8Path;
 
 pub mod bench;
+pub mod component;
 pub mod flash;
 pub mod image;
 pub mod lock;

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use self::tally::Tally;
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
+use crate::component;
 use crate::image::{self, ImageOptions};
 use crate::qemu::{Accel, accel};
 use crate::tools::Tools;
@@ -22,6 +23,8 @@ use crate::workspace::Workspace;
 
 /// The package whose tests boot the image.
 const QEMU_TESTS: &str = "qemu-tests";
+/// The component that is tested.
+const SAMBA: &str = "samba";
 /// Tells the tests which image to boot.
 pub const IMAGE: &str = "KONTOR_IMAGE";
 /// Tells the tests which program was built into it.
@@ -90,8 +93,13 @@ fn prepare(args: &Args) -> Result<Vec<(&'static str, String)>> {
     let program = image::firmware::build(&workspace)?;
     let mut lock = LockFile::load(workspace.lock_file())?;
     let cache = Cache::open(&args.fetch)?;
-    cache.provide(&mut lock, &["peers"])?;
-    Tools::prepare_set("peers", &lock, &cache, workspace.target())?;
+    component::build(SAMBA, &args.fetch)?.unpacked()?;
+    // Clients are unpacked beside: what a PC in the office has.
+    let sets = ["peers", SAMBA];
+    cache.provide(&mut lock, &sets)?;
+    for set in sets {
+        Tools::prepare_set(set, &lock, &cache, workspace.target())?;
+    }
     let accel = Accel::detect(&built.tools)?;
     eprintln!("guests run by {}", accel.name());
     Ok(vec![(IMAGE, built.path.into()), (PROGRAM, program.into()), (accel::VARIABLE, accel.name().into())])

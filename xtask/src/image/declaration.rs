@@ -436,7 +436,18 @@ impl BaseFile {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str) -> Result<Self> {
-        let base: Self = toml::from_str(text)?;
+        Self::checked(toml::from_str(text)?)
+    }
+
+    /// Validates what a declaration says of a root; a component's has more in it, which is not in `table` any more.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_table(table: toml::Table) -> Result<Self> {
+        Self::checked(table.try_into()?)
+    }
+
+    fn checked(base: Self) -> Result<Self> {
         base.validate()?;
         Ok(base)
     }

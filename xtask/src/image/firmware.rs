@@ -17,7 +17,13 @@ const PROFILE: &str = "firmware";
 /// When it does not compile.
 pub fn build(workspace: &Workspace) -> Result<Utf8PathBuf> {
     cargo(workspace, "build", &[])?;
-    Ok(target(workspace).join(TARGET).join(PROFILE).join("kontor"))
+    Ok(path(workspace))
+}
+
+/// Where [`build`] puts it.
+#[must_use]
+pub fn path(workspace: &Workspace) -> Utf8PathBuf {
+    target(workspace).join(TARGET).join(PROFILE).join("kontor")
 }
 
 /// Links `kontor` once more, with its symbols, into `output`; what [`build`] made stays as it is. Only the program's own

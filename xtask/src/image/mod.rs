@@ -258,7 +258,11 @@ impl Build {
     }
 }
 
-fn checked_lock(workspace: &Workspace) -> Result<LockFile> {
+/// The lock, which must be that of the declared sets.
+///
+/// # Errors
+/// When it cannot be read or was made for others.
+pub(crate) fn checked_lock(workspace: &Workspace) -> Result<LockFile> {
     let lock = LockFile::load(workspace.lock_file())?;
     lock.check_requests(&sets::load(&workspace.root().join("rootfs"))?)?;
     Ok(lock)

@@ -61,7 +61,7 @@ pub(super) struct Runner {
 }
 
 /// Time since the kernel started.
-pub(super) fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 

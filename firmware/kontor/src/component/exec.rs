@@ -1,0 +1,67 @@
+//! Running a program in a component that is running: how operators use its tools.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use kontor_component::{MANIFEST_PATH, Manifest};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{chdir, chroot};
+
+use super::outside::pid_inside;
+use super::runner::environment;
+
+/// Name spaces to enter, the one for mounts last: then this process sees no paths of its own any more.
+const SPACES: [(&str, CloneFlags); 5] = [
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+    ("ipc", CloneFlags::CLONE_NEWIPC),
+    ("pid", CloneFlags::CLONE_NEWPID),
+    ("mnt", CloneFlags::CLONE_NEWNS),
+];
+
+/// `--run DIR -- NAME [arguments]`; ends with the program's own exit code.
+pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
+    let (run, name, rest) = match args {
+        [flag, run, dashes, name, rest @ ..] if flag == "--run" && dashes == "--" => (run, name, rest),
+        _ => bail!("usage: kontor component exec --run DIR -- NAME [arguments]"),
+    };
+    enter(pid_inside(Path::new(run))?)?;
+    let program = program(name)?;
+    let mut command = Command::new(&program);
+    command.args(rest).env_clear().envs(environment());
+    command.envs(std::env::vars().filter(|(name, _)| name == "TERM"));
+    command.arg0(name);
+    // A child, not this process: the name space for processes holds for children only.
+    let status = command.status().with_context(|| program.display().to_string())?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+fn enter(pid: i32) -> anyhow::Result<()> {
+    let open = |(name, flag): &(&str, CloneFlags)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, *flag));
+    let spaces: std::io::Result<Vec<_>> = SPACES.iter().map(open).collect();
+    for (space, flag) in spaces.context("it does not run any more")? {
+        setns(space, flag).context("cannot enter the component (only root may)")?;
+    }
+    // Another name space for mounts has another root.
+    chroot("/").and_then(|()| chdir("/")).context("the component's root")
+}
+
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    if name.starts_with('/') {
+        return Ok(name.into());
+    }
+    let text = std::fs::read_to_string(MANIFEST_PATH).context(MANIFEST_PATH)?;
+    let manifest = Manifest::parse(&text).context(MANIFEST_PATH)?;
+    let known: Vec<&str> = manifest.command.iter().map(|command| command.name.as_str()).collect();
+    ensure!(
+        known.contains(&name),
+        "{name:?} is not a command of {}, which has {}",
+        manifest.name,
+        known.join(", ")
+    );
+    let found = manifest.command.iter().find(|command| command.name == name);
+    found.map(|command| command.program.clone().into()).context("no such command")
+}

@@ -1,0 +1,111 @@
+//! The `component` applet: a component, kept in name spaces of its own.
+//!
+//! `run` is one process outside, which PID 1 (or a developer) supervises, and one inside, which is process 1 of the
+//! component: it puts the component's root together ([`root`]), prepares what its services read ([`office`]) and supervises
+//! them ([`runner`]). Whatever a component does, it does in there; when either of the two ends, everything in there ends.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+mod exec;
+mod office;
+mod outside;
+mod processes;
+mod root;
+mod runner;
+mod samba;
+mod setup;
+
+/// How the process inside is called, by which `main` tells it from PID 1 of the box.
+pub(crate) const INSIDE: &str = "kontor-component";
+
+const USAGE: &str = "usage: kontor component run --root DIR --state DIR --run DIR --site FILE --board FILE
+       kontor component exec --run DIR -- NAME [arguments]
+
+run   runs the component whose root directory is given, until SIGTERM
+      --root   its root, read-only in the component
+      --state  where what it keeps lies; made if it is not there
+      --run    where it says how it is doing
+      --site   the office's site file
+      --board  the machine's board file
+exec  runs one of the component's operator commands, or a program by its absolute path";
+
+/// Where everything is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Places {
+    root: PathBuf,
+    state: PathBuf,
+    run: PathBuf,
+    site: PathBuf,
+    board: PathBuf,
+}
+
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let (command, rest) = args.split_first().map_or(("", args), |(first, rest)| (first.as_str(), rest));
+    match command {
+        "run" => outside::run(&Places::parse(rest)?),
+        "exec" => exec::run(rest),
+        setup::ARGUMENT => setup::run(rest),
+        "--help" | "help" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("which command?\n{USAGE}"),
+    }
+}
+
+/// Process 1 of the component; `args` are those of [`outside::run`].
+pub(crate) fn inside(args: &[String]) -> anyhow::Result<()> {
+    let places = args.first().context("only `kontor component run` starts this")?;
+    runner::run(&serde_json::from_str(places)?)
+}
+
+impl Places {
+    fn parse(args: &[String]) -> anyhow::Result<Self> {
+        let [mut root, mut state, mut run, mut site, mut board] = [const { None }; 5];
+        let mut words = args.iter();
+        while let Some(flag) = words.next() {
+            let place = match flag.as_str() {
+                "--root" => &mut root,
+                "--state" => &mut state,
+                "--run" => &mut run,
+                "--site" => &mut site,
+                "--board" => &mut board,
+                _ => bail!("{flag:?} is not an option of `run`\n{USAGE}"),
+            };
+            let value = words.next().with_context(|| format!("{flag} needs a path\n{USAGE}"))?;
+            *place = Some(std::path::absolute(value).with_context(|| value.clone())?);
+        }
+        let given =
+            |place: Option<PathBuf>, flag| place.with_context(|| format!("{flag} is missing\n{USAGE}"));
+        Ok(Self {
+            root: given(root, "--root")?,
+            state: given(state, "--state")?,
+            run: given(run, "--run")?,
+            site: given(site, "--site")?,
+            board: given(board, "--board")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_must_be_named() {
+        let parse = |line: &str| Places::parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let places = parse("--root /r --state /s --run /x --board /b --site /site.toml").unwrap();
+        assert_eq!((places.root, places.site), ("/r".into(), "/site.toml".into()));
+        assert!(
+            parse("--root /r --state /s --run /x --board /b")
+                .unwrap_err()
+                .to_string()
+                .starts_with("--site is missing")
+        );
+        assert!(parse("--root").unwrap_err().to_string().starts_with("--root needs a path"));
+        assert!(parse("--image /r").unwrap_err().to_string().starts_with("\"--image\" is not an option"));
+    }
+}

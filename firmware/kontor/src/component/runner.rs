@@ -1,0 +1,369 @@
+//! Process 1 of a component: supervises its services and reaps everybody.
+//!
+//! It speaks to the process outside over its standard input, a socket: `READY=1`, `WATCHDOG=1` and `STATUS=…` go out, and
+//! its end means that nobody is there any more who wants this component.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use kontor_component::{MANIFEST_PATH, Manifest, Ready, Service};
+use kontor_supervise::{Exit, Id, Kind, Message, Output, Readiness, SignalKind, Spec, State, Supervisor};
+use kontor_sys::notify_socket::NotifySocket;
+use kontor_sys::signal::Signals;
+use kontor_sys::spawn::{Capability, Identity, Launch};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, pipe2};
+
+use super::processes::{kill_session, leader_of};
+use super::{Places, office, root, setup};
+use crate::init::now;
+
+/// Where services say that they are ready.
+const NOTIFY_SOCKET: &str = "/run/notify.sock";
+/// How often a port is tried while its service starts.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// A connection on the loopback is there at once or not at all.
+const PROBE_LIMIT: Duration = Duration::from_millis(50);
+/// How often the outside hears that this loop turns.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// Datagrams handled in one turn.
+const MAX_NOTIFICATIONS: usize = 64;
+/// A longer line is cut.
+const MAX_LINE: usize = 1 << 10;
+
+/// Runs the component in the new name spaces.
+pub(super) fn run(places: &Places) -> anyhow::Result<()> {
+    let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    channel.set_nonblocking(true)?;
+    let path = places.root.join(MANIFEST_PATH.trim_start_matches('/'));
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
+    let office = office::Office::of(&manifest.name, &places.site, &places.board)?;
+    let signals = Signals::new(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT])?;
+    root::enter(&places.root, &places.state, &manifest, &office.host_name)?;
+    office.write_files(Path::new(office::DIRECTORY))?;
+    let mut runner = Runner::new(manifest.services(&office.role), signals, channel)?;
+    if setup::before_services(&manifest.name, &mut runner.signals)? {
+        runner.turn_until_stopped();
+    }
+    Ok(())
+}
+
+/// What every program in a component finds in its environment.
+pub(super) fn environment() -> Vec<(String, String)> {
+    [("PATH", "/usr/sbin:/usr/bin"), ("HOME", "/root"), ("LANG", "C.UTF-8"), ("PYTHONDONTWRITEBYTECODE", "1")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
+/// What a service writes, until its end of the pipe is closed.
+struct Log {
+    id: Id,
+    pipe: File,
+    partial: Vec<u8>,
+}
+
+struct Runner {
+    services: Vec<Service>,
+    supervisor: Supervisor,
+    signals: Signals,
+    notify: NotifySocket,
+    channel: UnixStream,
+    logs: Vec<Log>,
+    said_ready: bool,
+    stopped: bool,
+    next_sign: Duration,
+}
+
+impl Runner {
+    fn new(services: Vec<Service>, signals: Signals, channel: UnixStream) -> anyhow::Result<Self> {
+        if services.is_empty() {
+            bail!("no service of this component runs in this role");
+        }
+        let specs = services.iter().map(spec).collect();
+        let seed = u64::try_from(now().as_nanos()).unwrap_or(0);
+        Ok(Self {
+            supervisor: Supervisor::new(specs, seed)?,
+            services,
+            signals,
+            notify: NotifySocket::bind(Path::new(NOTIFY_SOCKET))?,
+            channel,
+            logs: Vec::new(),
+            said_ready: false,
+            stopped: false,
+            next_sign: Duration::ZERO,
+        })
+    }
+
+    fn turn_until_stopped(&mut self) {
+        while !self.stopped {
+            let now = now();
+            self.supervisor.handle_timeout(now);
+            self.obey(now);
+            self.wait(now);
+            let now = crate::init::now();
+            self.take_signals(now);
+            self.take_notifications(now);
+            self.take_logs();
+            self.probe(now);
+            self.obey(now);
+            self.report(now);
+            if self.is_alone() {
+                return;
+            }
+        }
+    }
+
+    fn wait(&self, now: Duration) {
+        let probe = self.probing().next().map(|_| now + PROBE_EVERY);
+        let next = [self.supervisor.poll_timeout(), probe, Some(self.next_sign)].into_iter().flatten().min();
+        let left = next.unwrap_or(now).saturating_sub(now).as_micros().div_ceil(1000);
+        let fixed = [self.signals.as_fd(), self.notify.as_fd(), self.channel.as_fd()];
+        let readers = fixed.into_iter().chain(self.logs.iter().map(|log| log.pipe.as_fd()));
+        let mut fds: Vec<PollFd> = readers.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // An error is EINTR: everything is looked at anyway.
+        let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+    }
+
+    fn take_signals(&mut self, now: Duration) {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                Signal::SIGCHLD => self.reap(now),
+                _ => self.supervisor.shut_down(now),
+            }
+        }
+    }
+
+    fn reap(&mut self, now: Duration) {
+        loop {
+            let (pid, exit) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Exit::Code(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Exit::Signal(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            self.take_logs();
+            let pid = pid.as_raw().unsigned_abs();
+            if self.supervisor.handle_exit(now, pid, exit) {
+                kill_session(pid);
+            }
+        }
+    }
+
+    fn take_notifications(&mut self, now: Duration) {
+        for _ in 0..MAX_NOTIFICATIONS {
+            let Ok(Some((pid, datagram))) = self.notify.next() else { return };
+            let main = u32::try_from(pid).ok().and_then(|pid| self.supervisor.find_pid(pid));
+            let by_session = || leader_of(pid).and_then(|leader| self.supervisor.find_pid(leader));
+            if let Some(id) = main.or_else(by_session) {
+                Message::parse(&datagram).for_each(|message| self.heard(now, id, message));
+            }
+        }
+    }
+
+    /// A service that is probed is ready when its ports are, whatever it says.
+    fn heard(&mut self, now: Duration, id: Id, message: Message) {
+        if message != Message::Ready || self.services[id].ready == Ready::Notify {
+            self.supervisor.handle_message(now, id, message);
+        }
+    }
+
+    /// Services that start and are ready when their ports are.
+    fn probing(&self) -> impl Iterator<Item = (Id, &[u16])> {
+        let starting = |id: &Id| matches!(self.supervisor.state(*id), State::Starting { .. });
+        (0..self.services.len()).filter(starting).filter_map(|id| match &self.services[id].ready {
+            Ready::Ports(ports) => Some((id, ports.as_slice())),
+            Ready::Notify => None,
+        })
+    }
+
+    fn probe(&mut self, now: Duration) {
+        let answers = |port: &u16| {
+            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), PROBE_LIMIT).is_ok()
+        };
+        let answering = self.probing().filter(|(_, ports)| ports.iter().all(answers));
+        let ready: Vec<Id> = answering.map(|(id, _)| id).collect();
+        for id in ready {
+            self.supervisor.handle_message(now, id, Message::Ready);
+        }
+    }
+
+    fn obey(&mut self, now: Duration) {
+        while let Some(output) = self.supervisor.poll_output() {
+            match output {
+                Output::Spawn(id) => self.spawn(now, id),
+                Output::Signal(_, pid, signal) => send(pid, signal),
+                Output::Kill(id) => self.pid(id).into_iter().for_each(kill_session),
+                Output::Failure { id, reason } => self.say(id, &format!("error: {reason}")),
+                Output::Recovered { id, after } => {
+                    self.say(id, &format!("ready again after {} ms", after.as_millis()));
+                }
+                Output::AllStopped => self.stopped = true,
+                Output::Finished { .. } | Output::Proven => {}
+            }
+        }
+    }
+
+    fn pid(&self, id: Id) -> Option<u32> {
+        match self.supervisor.state(id) {
+            State::Starting { pid, .. } | State::Running { pid, .. } | State::Stopping { pid, .. } => {
+                Some(pid)
+            }
+            _ => None,
+        }
+    }
+
+    fn spawn(&mut self, now: Duration, id: Id) {
+        match start(&self.services[id]) {
+            Ok((pid, pipe)) => {
+                self.logs.push(Log { id, pipe: pipe.into(), partial: Vec::new() });
+                self.supervisor.spawned(now, id, pid);
+            }
+            Err(error) => self.supervisor.spawn_failed(now, id, &format!("cannot start: {error}")),
+        }
+    }
+
+    fn take_logs(&mut self) {
+        let mut logs = std::mem::take(&mut self.logs);
+        logs.retain_mut(|log| {
+            let mut buffer = [0; 8192];
+            match log.pipe.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(length) => buffer[..length].iter().for_each(|byte| self.take_byte(log, *byte)),
+                Err(_) => {}
+            }
+            true
+        });
+        self.logs.append(&mut logs);
+    }
+
+    fn take_byte(&self, log: &mut Log, byte: u8) {
+        if byte != b'\n' {
+            if log.partial.len() < MAX_LINE {
+                log.partial.push(byte);
+            }
+            return;
+        }
+        let text = String::from_utf8_lossy(&log.partial).trim_end().to_owned();
+        log.partial.clear();
+        if !text.is_empty() {
+            self.say(log.id, &text);
+        }
+    }
+
+    /// A reader that is gone is the outside's business.
+    fn say(&self, id: Id, text: &str) {
+        let _ = writeln!(io::stdout(), "{}: {text}", self.services[id].name);
+    }
+
+    fn report(&mut self, now: Duration) {
+        if now >= self.next_sign {
+            self.next_sign = now + SIGN_OF_LIFE;
+            self.tell("WATCHDOG=1");
+        }
+        let up = |id| matches!(self.supervisor.state(id), State::Running { .. } | State::Done);
+        if !self.said_ready && (0..self.services.len()).all(up) {
+            self.said_ready = true;
+            self.tell("READY=1");
+            let _ = writeln!(io::stdout(), "ready");
+        }
+    }
+
+    fn tell(&mut self, message: &str) {
+        let _ = self.channel.write_all(format!("{message}\n").as_bytes());
+    }
+
+    /// Whether the process outside is gone.
+    fn is_alone(&mut self) -> bool {
+        matches!(self.channel.read(&mut [0; 16]), Ok(0))
+    }
+}
+
+/// What the supervisor knows of a service. Names live as long as this process, which has one manifest all its life.
+fn spec(service: &Service) -> Spec {
+    let lasting = |name: &String| -> &'static str { name.clone().leak() };
+    Spec {
+        name: lasting(&service.name),
+        after: service.after.iter().map(lasting).collect(),
+        kind: match service.kind {
+            kontor_component::Kind::OneShot => Kind::OneShot,
+            kontor_component::Kind::Daemon => Kind::Daemon(Readiness::Notify),
+        },
+        essential: true,
+        start_deadline: Duration::from_secs(service.start_s.into()),
+        watchdog: None,
+        stop_deadline: Duration::from_secs(service.stop_s.into()),
+        reloads: false,
+        on_demand: false,
+    }
+}
+
+fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
+    let capabilities: Vec<Capability> = service.capability.iter().map(capability).collect();
+    let permitted = permitted();
+    if let Some(missing) = capabilities.iter().find(|one| permitted & (1 << (**one as u32)) == 0) {
+        return Err(io::Error::other(format!("this machine withholds {missing:?} even from root")));
+    }
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let (program, args) = service.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut environment = environment();
+    environment.push(("NOTIFY_SOCKET".to_owned(), NOTIFY_SOCKET.to_owned()));
+    let launch = Launch {
+        program: program.into(),
+        args: args.to_vec(),
+        environment,
+        identity: Identity::User { id: 0, capabilities },
+        cgroup: None,
+        output: writer,
+        input: None,
+        max_files: service.open_files.into(),
+        oom_score_adjust: 0,
+    };
+    Ok((launch.spawn()?, reader))
+}
+
+/// What this process may pass on: a container may have less than root of a machine has (proc_pid_status(5), `CapPrm`).
+fn permitted() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+fn capability(wanted: &kontor_component::Capability) -> Capability {
+    use kontor_component::Capability as Wanted;
+    match wanted {
+        Wanted::Chown => Capability::Chown,
+        Wanted::DacOverride => Capability::DacOverride,
+        Wanted::DacReadSearch => Capability::DacReadSearch,
+        Wanted::Fowner => Capability::Fowner,
+        Wanted::Fsetid => Capability::Fsetid,
+        Wanted::Kill => Capability::Kill,
+        Wanted::NetBindService => Capability::NetBindService,
+        Wanted::Setgid => Capability::Setgid,
+        Wanted::Setuid => Capability::Setuid,
+        Wanted::SysChroot => Capability::SysChroot,
+        Wanted::SysNice => Capability::SysNice,
+        Wanted::SysResource => Capability::SysResource,
+    }
+}
+
+fn send(pid: u32, signal: SignalKind) {
+    let signal = match signal {
+        SignalKind::Terminate => Signal::SIGTERM,
+        SignalKind::Reload => Signal::SIGHUP,
+    };
+    if let Ok(pid) = i32::try_from(pid) {
+        // Gone already: its exit is on the way.
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}

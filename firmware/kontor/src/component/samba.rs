@@ -1,0 +1,202 @@
+//! Samba's part: its configuration from the site file, and its domain, made once and never again.
+//!
+//! **Invariant:** a domain that was finished is never overwritten, whatever the site file says later.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail, ensure};
+use kontor_config::Site;
+use kontor_config::site::{Samba, SambaRole};
+use kontor_samba::Directory;
+use serde::{Deserialize, Serialize};
+
+/// The component's name.
+pub(super) const NAME: &str = "samba";
+/// Says which domain lies in the state directories; written last.
+const IDENTITY: &str = "/var/lib/kontor/identity.json";
+/// There from the first moment of making a domain until it is finished.
+const UNFINISHED: &str = "/var/lib/kontor/unfinished";
+/// What provisioning fills. Emptied only while [`UNFINISHED`] is there.
+const FILLED: [&str; 2] = ["/var/lib/samba", "/var/cache/samba"];
+/// The database without which there is no domain controller.
+const DATABASE: &str = "/var/lib/samba/private/sam.ldb";
+
+/// Which domain this is, and what the box is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Identity {
+    role: String,
+    realm: String,
+    domain: String,
+    host_name: String,
+}
+
+/// Role, and files below /run/kontor.
+pub(super) fn office(site: &Site) -> anyhow::Result<(String, Vec<(&'static str, String)>)> {
+    let samba = table(site)?;
+    let files = vec![
+        ("smb.conf", kontor_samba::smb_conf(site, samba)),
+        ("krb5.conf", kontor_samba::krb5_conf(samba)),
+        ("hosts", kontor_samba::hosts(site, samba)),
+        ("resolv.conf", kontor_samba::resolv_conf(samba)),
+        ("nsswitch.conf", kontor_samba::nsswitch_conf(samba.role)),
+    ];
+    Ok((role(samba.role).to_owned(), files))
+}
+
+/// As the site file and the manifest call it.
+const fn role(role: SambaRole) -> &'static str {
+    match role {
+        SambaRole::Dc => "dc",
+        SambaRole::Rodc => "rodc",
+        SambaRole::Member => "member",
+    }
+}
+
+fn table(site: &Site) -> anyhow::Result<&Samba> {
+    site.samba.as_ref().context("there is no [samba] table: the component samba has nothing to be")
+}
+
+/// Makes the domain, unless it is there, and the directories of shares.
+///
+/// # Errors
+/// When one cannot be made, or the site file asks for another domain than there is.
+pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
+    let samba = table(site)?;
+    make_domain(site, samba)?;
+    kontor_samba::directories(samba).iter().try_for_each(make_directory)
+}
+
+/// A directory that is there keeps its mode: an administrator may have changed it.
+fn make_directory(directory: &Directory) -> anyhow::Result<()> {
+    let path = Path::new(&directory.path);
+    if path.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(path).with_context(|| directory.path.clone())?;
+    let mode = fs::Permissions::from_mode(directory.mode);
+    fs::set_permissions(path, mode).with_context(|| directory.path.clone())
+}
+
+fn make_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
+    let wanted = Identity {
+        role: role(samba.role).to_owned(),
+        realm: samba.realm.clone(),
+        domain: samba.domain.clone(),
+        host_name: site.office.host_name.clone(),
+    };
+    if let Some(present) = identity()? {
+        return present.must_be(&wanted);
+    }
+    if Path::new(UNFINISHED).exists() {
+        println!("an earlier attempt to make the domain was cut short; beginning anew");
+        FILLED.iter().try_for_each(|directory| empty(Path::new(directory)))?;
+    }
+    ensure!(
+        !Path::new(DATABASE).exists(),
+        "{DATABASE} is there, but not {IDENTITY}, which says whose it is: nothing is overwritten. Restore {IDENTITY} \
+         from a backup, or move the state directory away to begin anew"
+    );
+    fs::write(UNFINISHED, "").context(UNFINISHED)?;
+    match samba.role {
+        SambaRole::Dc => provision(site, samba)?,
+        SambaRole::Rodc | SambaRole::Member => {
+            bail!("joining a domain is not possible yet: role = \"dc\" is the only one that works")
+        }
+    }
+    keep(&wanted)?;
+    fs::remove_file(UNFINISHED).context(UNFINISHED)
+}
+
+fn identity() -> anyhow::Result<Option<Identity>> {
+    let text = match fs::read(IDENTITY) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context(IDENTITY),
+    };
+    let hint = || format!("{IDENTITY} cannot be read: restore it from a backup");
+    serde_json::from_slice(&text).map(Some).with_context(hint)
+}
+
+/// Whole or not at all, and durable.
+fn keep(identity: &Identity) -> anyhow::Result<()> {
+    let text = serde_json::to_vec_pretty(identity)?;
+    kontor_sys::file::write_durable(Path::new(IDENTITY), &text).context(IDENTITY)
+}
+
+impl Identity {
+    /// # Errors
+    /// When it is another: a domain is never turned into another one by editing the site file.
+    fn must_be(&self, wanted: &Self) -> anyhow::Result<()> {
+        let fields = [
+            ("role", &self.role, &wanted.role),
+            ("realm", &self.realm, &wanted.realm),
+            ("domain", &self.domain, &wanted.domain),
+            ("host-name", &self.host_name, &wanted.host_name),
+        ];
+        match fields.iter().find(|(_, present, wanted)| present != wanted) {
+            None => Ok(()),
+            Some((field, present, wanted)) => bail!(
+                "this box holds the domain {} as {}: {field} is {present:?}, and the site file now says {wanted:?}. Nothing was \
+                 changed. Put {present:?} back into the site file; or, to give this domain up, back it up and move the \
+                 component's state directory away",
+                self.realm,
+                self.role
+            ),
+        }
+    }
+}
+
+fn provision(site: &Site, samba: &Samba) -> anyhow::Result<()> {
+    println!("making the domain {}", samba.realm);
+    let words = kontor_samba::provision_arguments(site, samba).context("not a domain controller's role")?;
+    let (program, arguments) = words.split_first().context("no command")?;
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.with_context(|| program.clone())?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        // It makes up a password and prints it: nobody else may learn it from a log.
+        let lines: Vec<&str> = said.lines().filter(|line| !line.contains("assword")).collect();
+        bail!("samba-tool domain provision: {}\n{}", output.status, lines.join("\n"));
+    }
+    println!(
+        "made the domain {}; give its Administrator a password: samba-tool user setpassword Administrator",
+        samba.realm
+    );
+    Ok(())
+}
+
+fn empty(directory: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
+        let entry = entry?;
+        let path = entry.path();
+        let removed =
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_domain_than_there_is_is_refused_with_a_way_out() {
+        let present = Identity {
+            role: "dc".into(),
+            realm: "ad.example.org".into(),
+            domain: "AD".into(),
+            host_name: "box".into(),
+        };
+        assert!(present.must_be(&present).is_ok());
+        let member = Identity { role: "member".into(), ..present.clone() };
+        let error = present.must_be(&member).unwrap_err().to_string();
+        assert!(error.contains("holds the domain ad.example.org as dc: role is \"dc\""), "{error}");
+        assert!(error.contains("Nothing was changed"), "{error}");
+    }
+}

@@ -1,0 +1,253 @@
+//! The component samba as the domain controller of a company's headquarters.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use qemu_tests::{guard, peers};
+use xtask::archive::cache::FetchOptions;
+use xtask::component;
+use xtask::tools::Tools;
+
+/// A domain is made at the first start: most of a minute on two slow, busy processors.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks at whether the component still runs.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest orderly stop there may be.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// The box's address in the office.
+pub(crate) const BOX: &str = "192.168.77.1";
+/// The password that the operator gives the Administrator.
+pub(crate) const PASSWORD: &str = "Correct-Horse-7";
+const SITE: &str = r#"
+schema = 1
+[office]
+name = "Headquarters"
+host-name = "hq"
+domain = "office.internal"
+[[network]]
+name = "wan"
+zone = "external"
+ports = ["port1"]
+address = "dhcp"
+[[network]]
+name = "lan"
+zone = "internal"
+ports = ["port2"]
+address = "192.168.77.1/24"
+[samba]
+role = "dc"
+realm = "ad.office.internal"
+domain = "OFFICE"
+"#;
+
+const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
+
+/// The component and where its things are.
+#[derive(Debug)]
+pub(crate) struct Headquarters {
+    directory: PathBuf,
+    program: PathBuf,
+    root: PathBuf,
+    /// What office PCs use: the clients of the same packages, outside the component.
+    clients: Tools,
+    running: Option<Child>,
+}
+
+/// Where it says that it is ready.
+struct Notify {
+    socket: UnixDatagram,
+    _directory: tempfile::TempDir,
+}
+
+impl Headquarters {
+    /// Builds the component and gives this name space the office's network; nothing is started.
+    pub(crate) fn prepare(directory: &Path, program: &Path) -> Result<Self> {
+        let fetch = FetchOptions { quiet: true, ..FetchOptions::default() };
+        let root = component::build("samba", &fetch)?.unpacked()?.into_std_path_buf();
+        let tools = peers::tool_set("peers")?;
+        for arguments in [
+            "link set lo up",
+            "link add port2 type veth peer name cable",
+            "link set port2 up",
+            "link set cable up",
+            "address add 192.168.77.1/24 dev port2",
+        ] {
+            let mut command = tools.command("ip")?;
+            let output = command.args(arguments.split(' ')).output()?;
+            ensure!(
+                output.status.success(),
+                "ip {arguments}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        let clients = peers::tool_set("samba")?;
+        fs::write(directory.join("site.toml"), SITE)?;
+        fs::write(directory.join("board.toml"), BOARD)?;
+        fs::write(directory.join("krb5.conf"), krb5_conf())?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            program: program.to_owned(),
+            root,
+            clients,
+            running: None,
+        })
+    }
+
+    /// Changes the site file.
+    pub(crate) fn edit_site(&self, from: &str, to: &str) -> Result<()> {
+        let path = self.directory.join("site.toml");
+        let text = fs::read_to_string(&path)?;
+        ensure!(text.contains(from), "the site file has no {from:?}");
+        Ok(fs::write(&path, text.replace(from, to))?)
+    }
+
+    /// Starts the component; returns when it is ready, with the time that took.
+    pub(crate) fn start(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        let notify = self.spawn()?;
+        let child = self.running.as_mut().context("it does not run")?;
+        let ready = wait_until_ready(&notify.socket, child);
+        ready.with_context(|| format!("the component said:\n{}", self.log()))?;
+        Ok(began.elapsed())
+    }
+
+    /// Starts it; returns when it has said something.
+    pub(crate) fn start_and_wait_for(&mut self, words: &str) -> Result<()> {
+        let notify = self.spawn()?;
+        let deadline = Instant::now() + READY_LIMIT;
+        while !self.log().contains(words) {
+            let child = self.running.as_mut().context("it does not run")?;
+            ensure!(
+                child.try_wait()?.is_none() && Instant::now() < deadline,
+                "it never said {words:?}: {}",
+                self.log()
+            );
+            // Not ready yet, so nothing comes but a sign of life: this is the pause between two looks.
+            let _ = notify.socket.recv(&mut [0; 64]);
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self) -> Result<Notify> {
+        // In a directory with a short path: socket names are limited to 107 bytes.
+        let sockets = tempfile::Builder::new().prefix("kontor-").tempdir()?;
+        let path = sockets.path().join("notify");
+        let notify = UnixDatagram::bind(&path)?;
+        notify.set_read_timeout(Some(LOOK_INTERVAL))?;
+        let output = File::options().create(true).append(true).open(self.log_path())?;
+        let mut command = Command::new(&self.program);
+        command.args(["component", "run", "--root"]).arg(&self.root);
+        for (flag, name) in
+            [("--state", "state"), ("--run", "run"), ("--site", "site.toml"), ("--board", "board.toml")]
+        {
+            command.arg(flag).arg(self.directory.join(name));
+        }
+        command.env("NOTIFY_SOCKET", &path);
+        let mut command = guard::with_parent(&command)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        self.running = Some(command.spawn().context("start the component")?);
+        Ok(Notify { socket: notify, _directory: sockets })
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.join("samba.log")
+    }
+
+    /// Everything it has said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Stops it in order; the time that took.
+    pub(crate) fn stop(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        let mut child = self.running.take().context("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let status = child.wait()?;
+        ensure!(status.success(), "it ended with {status}:\n{}", self.log());
+        ensure!(began.elapsed() < STOP_LIMIT * 2, "it took {:?} to end", began.elapsed());
+        Ok(began.elapsed())
+    }
+
+    /// Whether the process inside can be killed and found: its number as seen from outside.
+    pub(crate) fn process_inside(&self) -> Result<Pid> {
+        let text = fs::read_to_string(self.directory.join("run/pid"))?;
+        Ok(Pid::from_raw(text.trim().parse()?))
+    }
+
+    /// Waits until the component has ended by itself; whether it succeeded.
+    pub(crate) fn wait_until_ended(&mut self) -> Result<bool> {
+        Ok(self.running.take().context("it does not run")?.wait()?.success())
+    }
+
+    /// An operator's command in the component.
+    pub(crate) fn exec(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(["component", "exec", "--run"]).arg(self.directory.join("run")).arg("--").args(words);
+        said(words[0], command.stdin(Stdio::null()).output()?)
+    }
+
+    /// A client's program on an office PC.
+    pub(crate) fn client(&self, words: &[&str]) -> Result<String> {
+        said(words[0], self.client_output(words)?)
+    }
+
+    /// The same, whether it succeeds or not.
+    pub(crate) fn client_output(&self, words: &[&str]) -> Result<Output> {
+        let mut command = self.clients.command(words[0])?;
+        command.args(&words[1..]).stdin(Stdio::null());
+        command.env("KRB5_CONFIG", self.directory.join("krb5.conf"));
+        command.env("KRB5CCNAME", format!("FILE:{}", self.directory.join("tickets").display()));
+        command.output().with_context(|| format!("run {}", words[0]))
+    }
+}
+
+impl Drop for Headquarters {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a PC of the domain has; this name space has no resolver.
+fn krb5_conf() -> String {
+    format!(
+        "[libdefaults]\ndefault_realm = AD.OFFICE.INTERNAL\ndns_lookup_kdc = false\n\
+         [realms]\nAD.OFFICE.INTERNAL = {{\nkdc = {BOX}\n}}\n"
+    )
+}
+
+fn said(program: &str, output: Output) -> Result<String> {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program}: {}\n{}\n{}", output.status, text.trim(), errors.trim());
+    Ok(text)
+}
+
+fn wait_until_ready(notify: &UnixDatagram, component: &mut Child) -> Result<()> {
+    let deadline = Instant::now() + READY_LIMIT;
+    let mut message = [0; 4096];
+    while Instant::now() < deadline {
+        match notify.recv(&mut message) {
+            Ok(count) if String::from_utf8_lossy(&message[..count]).lines().any(|line| line == "READY=1") => {
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("wait for the component's notification"),
+        }
+        if let Some(status) = component.try_wait()? {
+            bail!("it ended with {status} before it was ready");
+        }
+    }
+    bail!("it was not ready within {} s", READY_LIMIT.as_secs())
+}

@@ -1,0 +1,91 @@
+//! What an office expects of its domain controller.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+
+use super::headquarters::{BOX, Headquarters, PASSWORD};
+
+pub(crate) type Scenario = fn(&Path, &Path) -> Result<()>;
+
+/// All of them.
+pub(crate) const SCENARIOS: [(&str, Scenario); 2] = [
+    ("a-domain-from-a-site-file", a_domain_from_a_site_file),
+    ("a-domain-is-never-overwritten", a_domain_is_never_overwritten),
+];
+
+/// Made, used by a PC's own programs, stopped, and there again.
+fn a_domain_from_a_site_file(directory: &Path, program: &Path) -> Result<()> {
+    let mut headquarters = Headquarters::prepare(directory, program)?;
+    let made = headquarters.start()?;
+    println!("samba: domain made and served after {:.1} s", made.as_secs_f32());
+    let password = format!("--newpassword={PASSWORD}");
+    headquarters.exec(&["samba-tool", "user", "setpassword", "Administrator", &password])?;
+    headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
+    headquarters.exec(&["samba-tool", "group", "add", "Accounting"])?;
+    headquarters.exec(&["samba-tool", "group", "addmembers", "Accounting", "anna"])?;
+    logs_on(&headquarters)?;
+
+    let stopped = headquarters.stop()?;
+    let again = headquarters.start()?;
+    println!(
+        "samba: stopped in {:.1} s, served again after {:.1} s",
+        stopped.as_secs_f32(),
+        again.as_secs_f32()
+    );
+    logs_on(&headquarters)?;
+    let members = headquarters.exec(&["samba-tool", "group", "listmembers", "Accounting"])?;
+    ensure!(members.trim() == "anna", "{members}");
+    headquarters.stop().map(drop)
+}
+
+/// A user's Kerberos ticket, the group policies' share with it, and by NTLM; a wrong password is refused.
+fn logs_on(headquarters: &Headquarters) -> Result<()> {
+    let user = format!("anna%{PASSWORD}");
+    let shares = headquarters.client(&["smbclient", "-L", BOX, "-U", &user, "-m", "SMB3"])?;
+    ensure!(shares.contains("sysvol") && shares.contains("netlogon"), "{shares}");
+    let policies = format!("//{BOX}/sysvol");
+    let list = headquarters.client(&[
+        "smbclient",
+        &policies,
+        "-U",
+        &user,
+        "-c",
+        "ls ad.office.internal\\Policies\\*",
+    ])?;
+    ensure!(list.contains("{31B2F340-016D-11D2-945F-00C04FB984F9}"), "{list}");
+    let refused = headquarters.client_output(&["smbclient", "-L", BOX, "-U", "anna%wrong"])?;
+    let said = [refused.stdout, refused.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    ensure!(!refused.status.success() && said.contains("NT_STATUS_LOGON_FAILURE"), "{said}");
+    Ok(())
+}
+
+/// Cut short while it is made: made anew. Finished: no site file makes another of it.
+fn a_domain_is_never_overwritten(directory: &Path, program: &Path) -> Result<()> {
+    let mut headquarters = Headquarters::prepare(directory, program)?;
+    headquarters.start_and_wait_for("making the domain")?;
+    kill(headquarters.process_inside()?, Signal::SIGKILL)?;
+    ensure!(!headquarters.wait_until_ended()?, "it was killed and says that all is well");
+    headquarters.start()?;
+    ensure!(
+        headquarters.log().contains("an earlier attempt to make the domain was cut short"),
+        "{}",
+        headquarters.log()
+    );
+    headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
+    headquarters.stop()?;
+
+    headquarters.edit_site("realm = \"ad.office.internal\"", "realm = \"ad.other.example\"")?;
+    let error = headquarters.start().map_or_else(|error| format!("{error:#}"), |_| String::new());
+    ensure!(error.contains("realm is \"ad.office.internal\", and the site file now says"), "{error}");
+    headquarters.edit_site("realm = \"ad.other.example\"", "realm = \"ad.office.internal\"")?;
+    headquarters.start()?;
+    let users = headquarters.exec(&["samba-tool", "user", "list"])?;
+    ensure!(users.lines().any(|user| user == "anna"), "{users}");
+    let took = headquarters.stop()?;
+    ensure!(took < Duration::from_secs(20), "{took:?}");
+    Ok(())
+}
