@@ -34,6 +34,8 @@ const SENSELESS: &[(&str, &str)] = &[
     ("bench boot --json @/none/x.json", "cannot write @/none/x.json"),
     ("bench memory --json @", "cannot write @: Is a directory"),
     ("bench build --json @/file/x.json", "cannot write @/file/x.json"),
+    ("component build samba4", "there is no component \"samba4\"; rootfs/ has samba"),
+    ("component run samba --site @/none.toml", "there is no site file @/none.toml"),
     // Numbers out of range.
     ("bench boot --rounds 0", "0 is not in 5..=1000"),
     ("bench memory --rounds 4", "4 is not in 5..=1000"),
@@ -42,6 +44,9 @@ const SENSELESS: &[(&str, &str)] = &[
     ("run --memory 127", "127 is not in 128..=65536"),
     ("lock --prune --days 0", "0 is not in 1..=36500"),
     ("flash @/file @/disk.img --size 0", "0 is not in 1..="),
+    ("component", "Usage: cargo xtask component <COMMAND>"),
+    ("component run samba", "--site <FILE>"),
+    ("component exec samba", "<COMMAND>"),
     // Flags that need another.
     ("image --board qemu", "--site <FILE>"),
     ("flash @/file @/disk.img --board qemu", "--site <FILE>"),
@@ -49,6 +54,7 @@ const SENSELESS: &[(&str, &str)] = &[
     ("lock --days 3", "--prune"),
     ("lock --package no-such-package", "the lock has no package \"no-such-package\""),
     // Flags that exclude each other.
+    ("component run samba --site @/file --fresh --state @/s", "'--fresh' cannot be used with '--state <DIR>'"),
     ("lock --check --dry-run", "'--check' cannot be used with '--dry-run'"),
     ("lock --check --package nftables", "'--check' cannot be used with '--package <NAME>'"),
     ("lock --prune --check", "cannot be used with"),
