@@ -37,6 +37,7 @@ pub mod pc;
 pub mod pcap;
 pub mod peers;
 pub mod probe;
+pub mod ready;
 pub mod serial;
 pub mod stack;
 pub mod traffic;

@@ -54,7 +54,10 @@ const SENSELESS: &[(&str, &str)] = &[
     ("lock --days 3", "--prune"),
     ("lock --package no-such-package", "the lock has no package \"no-such-package\""),
     // Flags that exclude each other.
-    ("component run samba --site @/file --fresh --state @/s", "'--fresh' cannot be used with '--state <DIR>'"),
+    (
+        "component run samba --site @/file --fresh --state @/s",
+        "'--fresh' cannot be used with '--state <DIR>'",
+    ),
     ("lock --check --dry-run", "'--check' cannot be used with '--dry-run'"),
     ("lock --check --package nftables", "'--check' cannot be used with '--package <NAME>'"),
     ("lock --prune --check", "cannot be used with"),

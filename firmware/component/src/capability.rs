@@ -5,7 +5,7 @@ use serde::Deserialize;
 /// A Linux capability that a component may ask for.
 ///
 /// Not among them, whatever a package would like: loading modules, mounts, raw I/O, tracing,
-/// rebooting, the clock.
+/// rebooting, the clock; and dac-read-search, which opens files by handle, also those that are not bound into the component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
@@ -13,8 +13,6 @@ pub enum Capability {
     Chown,
     /// Ignoring permissions of files.
     DacOverride,
-    /// Reading every file and directory.
-    DacReadSearch,
     /// Acting as the owner of every file.
     Fowner,
     /// Keeping set-id bits.

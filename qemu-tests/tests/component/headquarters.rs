@@ -1,15 +1,14 @@
 //! The component samba as the domain controller of a company's headquarters.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use qemu_tests::ready::Ready;
 use qemu_tests::{guard, peers};
 use xtask::archive::cache::FetchOptions;
 use xtask::component;
@@ -17,8 +16,6 @@ use xtask::tools::Tools;
 
 /// A domain is made at the first start: most of a minute on two slow, busy processors.
 const READY_LIMIT: Duration = Duration::from_secs(300);
-/// Between two looks at whether the component still runs.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest orderly stop there may be.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The box's address in the office.
@@ -58,12 +55,6 @@ pub(crate) struct Headquarters {
     /// What office PCs use: the clients of the same packages, outside the component.
     clients: Tools,
     running: Option<Child>,
-}
-
-/// Where it says that it is ready.
-struct Notify {
-    socket: UnixDatagram,
-    _directory: tempfile::TempDir,
 }
 
 impl Headquarters {
@@ -111,16 +102,16 @@ impl Headquarters {
     /// Starts the component; returns when it is ready, with the time that took.
     pub(crate) fn start(&mut self) -> Result<Duration> {
         let began = Instant::now();
-        let notify = self.spawn()?;
+        let ready = self.spawn()?;
         let child = self.running.as_mut().context("it does not run")?;
-        let ready = wait_until_ready(&notify.socket, child);
+        let ready = ready.wait(child, READY_LIMIT);
         ready.with_context(|| format!("the component said:\n{}", self.log()))?;
         Ok(began.elapsed())
     }
 
     /// Starts it; returns when it has said something.
     pub(crate) fn start_and_wait_for(&mut self, words: &str) -> Result<()> {
-        let notify = self.spawn()?;
+        let ready = self.spawn()?;
         let deadline = Instant::now() + READY_LIMIT;
         while !self.log().contains(words) {
             let child = self.running.as_mut().context("it does not run")?;
@@ -130,30 +121,38 @@ impl Headquarters {
                 self.log()
             );
             // Not ready yet, so nothing comes but a sign of life: this is the pause between two looks.
-            let _ = notify.socket.recv(&mut [0; 64]);
+            ready.hear()?;
         }
         Ok(())
     }
 
-    fn spawn(&mut self) -> Result<Notify> {
-        // In a directory with a short path: socket names are limited to 107 bytes.
-        let sockets = tempfile::Builder::new().prefix("kontor-").tempdir()?;
-        let path = sockets.path().join("notify");
-        let notify = UnixDatagram::bind(&path)?;
-        notify.set_read_timeout(Some(LOOK_INTERVAL))?;
+    fn spawn(&mut self) -> Result<Ready> {
+        let ready = Ready::bind()?;
         let output = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = Command::new(&self.program);
-        command.args(["component", "run", "--root"]).arg(&self.root);
-        for (flag, name) in
-            [("--state", "state"), ("--run", "run"), ("--site", "site.toml"), ("--board", "board.toml")]
-        {
-            command.arg(flag).arg(self.directory.join(name));
-        }
-        command.env("NOTIFY_SOCKET", &path);
+        let mut command = self.run_command("run");
+        command.env("NOTIFY_SOCKET", ready.path());
         let mut command = guard::with_parent(&command)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         self.running = Some(command.spawn().context("start the component")?);
-        Ok(Notify { socket: notify, _directory: sockets })
+        Ok(ready)
+    }
+
+    /// What a second one on the same state says, before it ends.
+    pub(crate) fn start_a_second(&self) -> Result<String> {
+        let output = self.run_command("another-run").stdin(Stdio::null()).output()?;
+        ensure!(!output.status.success(), "two run on the same state");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn run_command(&self, run: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["component", "run", "--root"]).arg(&self.root);
+        for (flag, name) in
+            [("--state", "state"), ("--run", run), ("--site", "site.toml"), ("--board", "board.toml")]
+        {
+            command.arg(flag).arg(self.directory.join(name));
+        }
+        command
     }
 
     fn log_path(&self) -> PathBuf {
@@ -231,23 +230,4 @@ fn said(program: &str, output: Output) -> Result<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program}: {}\n{}\n{}", output.status, text.trim(), errors.trim());
     Ok(text)
-}
-
-fn wait_until_ready(notify: &UnixDatagram, component: &mut Child) -> Result<()> {
-    let deadline = Instant::now() + READY_LIMIT;
-    let mut message = [0; 4096];
-    while Instant::now() < deadline {
-        match notify.recv(&mut message) {
-            Ok(count) if String::from_utf8_lossy(&message[..count]).lines().any(|line| line == "READY=1") => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context("wait for the component's notification"),
-        }
-        if let Some(status) = component.try_wait()? {
-            bail!("it ended with {status} before it was ready");
-        }
-    }
-    bail!("it was not ready within {} s", READY_LIMIT.as_secs())
 }

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use qemu_tests::namespace::{End, Namespaces};
+use qemu_tests::ready::Ready;
 use qemu_tests::{guard, peers};
 use xtask::qemu::development_site;
 use xtask::tools::Tools;
@@ -20,8 +19,6 @@ use super::HOOK;
 pub(crate) const BOX: &str = "192.168.77.1";
 /// A daemon that has nothing to wait for is ready much sooner.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at whether the daemon still runs.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// What a box has, as far as the daemons look.
 const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
 const SITE_EXTRA: &str = "[[dns.host]]\nname = \"nas\"\naddress = \"192.168.77.5\"\n";
@@ -64,11 +61,7 @@ impl Office {
     }
 
     fn start(&mut self, daemon: &str, program: &Path) -> Result<()> {
-        // In a directory with a short path: socket names are limited to 107 bytes.
-        let sockets = tempfile::Builder::new().prefix("kontor-").tempdir()?;
-        let path = sockets.path().join("notify");
-        let notify = UnixDatagram::bind(&path)?;
-        notify.set_read_timeout(Some(LOOK_INTERVAL))?;
+        let notify = Ready::bind()?;
         let log = self.directory.join(format!("{daemon}.log"));
         let output = File::create(&log)?;
         let mut command = Command::new(program);
@@ -78,11 +71,11 @@ impl Office {
         {
             command.arg(flag).arg(self.directory.join(file));
         }
-        command.env("NOTIFY_SOCKET", &path);
+        command.env("NOTIFY_SOCKET", notify.path());
         let mut command = guard::with_parent(&command)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut child = self.namespaces.at(End::Server, || command.spawn().context("start a daemon"))?;
-        let ready = wait_until_ready(&notify, &mut child);
+        let ready = notify.wait(&mut child, READY_LIMIT);
         self.daemons.push(child);
         ready.with_context(|| {
             format!("{daemon} said: {}", fs::read_to_string(&log).unwrap_or_default().trim())
@@ -135,25 +128,6 @@ impl Drop for Office {
             let _ = daemon.wait();
         }
     }
-}
-
-fn wait_until_ready(notify: &UnixDatagram, daemon: &mut Child) -> Result<()> {
-    let deadline = Instant::now() + READY_LIMIT;
-    let mut message = [0; 4096];
-    while Instant::now() < deadline {
-        match notify.recv(&mut message) {
-            Ok(count) if String::from_utf8_lossy(&message[..count]).lines().any(|line| line == "READY=1") => {
-                return Ok(());
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context("wait for the daemon's notification"),
-        }
-        if let Some(status) = daemon.try_wait()? {
-            bail!("it ended with {status} before it was ready");
-        }
-    }
-    bail!("it was not ready within {} s", READY_LIMIT.as_secs())
 }
 
 /// This program as a DHCP client's script: writes down what it was told. udhcpc names the event in its first

@@ -3,6 +3,7 @@
 //! Run here, a component has name spaces of its own, also for the network unless told otherwise, and is unpacked from its image
 //! instead of mounted: nothing checks its seal then, which is said.
 
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use kontor_config::site::Zone;
 use kontor_config::{Board, Site};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::archive::cache::{Cache, FetchOptions};
@@ -188,7 +190,10 @@ fn office_network(site: &Site, fetch: &FetchOptions) -> Result<()> {
     Ok(())
 }
 
+/// Unless a component runs on it.
 fn remove(state: &Utf8Path) -> Result<()> {
+    let held = File::open(state).ok().map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+    ensure!(!matches!(held, Some(Err(_))), "a component runs on {state}; stop it first");
     match std::fs::remove_dir_all(state) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {state}"))

@@ -93,7 +93,7 @@ fn prepare(args: &Args) -> Result<Vec<(&'static str, String)>> {
     let program = image::firmware::build(&workspace)?;
     let mut lock = LockFile::load(workspace.lock_file())?;
     let cache = Cache::open(&args.fetch)?;
-    component::build(SAMBA, &args.fetch)?.unpacked()?;
+    component::build(SAMBA, &args.fetch)?;
     // Clients are unpacked beside: what a PC in the office has.
     let sets = ["peers", SAMBA];
     cache.provide(&mut lock, &sets)?;

@@ -141,7 +141,10 @@ impl ComponentImage {
     /// When it cannot be unpacked.
     pub fn unpacked(&self) -> Result<Utf8PathBuf> {
         let name = format!("component-{}-root", self.name);
-        let key = Key::new("component root", VERSION).with(&self.seal.verity);
+        let mut key =
+            Key::new("component root", VERSION).with(&self.seal.verity).with(self.tools.root().as_str());
+        // One that an ordinary user has unpacked belongs to that user: root must not run programs from it.
+        key.add(&nix::unistd::geteuid().as_raw().to_le_bytes());
         let step = self.steps.result(&name, &key, |out| {
             let mut command = self.tools.command("fsck.erofs")?;
             command.arg(format!("--extract={}", out.join("root"))).arg(&self.path);

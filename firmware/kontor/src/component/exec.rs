@@ -7,11 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use kontor_component::{MANIFEST_PATH, Manifest};
+use kontor_sys::spawn::confine;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chdir, chroot};
 
+use super::INSIDE;
 use super::outside::pid_inside;
-use super::runner::environment;
+use super::runner::{capabilities_of_tools, environment};
 
 /// Name spaces to enter, the one for mounts last: then this process sees no paths of its own any more.
 const SPACES: [(&str, CloneFlags); 5] = [
@@ -29,11 +31,14 @@ pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
         _ => bail!("usage: kontor component exec --run DIR -- NAME [arguments]"),
     };
     enter(pid_inside(Path::new(run))?)?;
-    let program = program(name)?;
+    let text = std::fs::read_to_string(MANIFEST_PATH).context(MANIFEST_PATH)?;
+    let manifest = Manifest::parse(&text).context(MANIFEST_PATH)?;
+    let program = program(name, &manifest)?;
     let mut command = Command::new(&program);
     command.args(rest).env_clear().envs(environment());
     command.envs(std::env::vars().filter(|(name, _)| name == "TERM"));
     command.arg0(name);
+    confine(&mut command, &capabilities_of_tools(&manifest)?);
     // A child, not this process: the name space for processes holds for children only.
     let status = command.status().with_context(|| program.display().to_string())?;
     std::process::exit(status.code().unwrap_or(1));
@@ -42,19 +47,29 @@ pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
 fn enter(pid: i32) -> anyhow::Result<()> {
     let open = |(name, flag): &(&str, CloneFlags)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, *flag));
     let spaces: std::io::Result<Vec<_>> = SPACES.iter().map(open).collect();
-    for (space, flag) in spaces.context("it does not run any more")? {
+    let spaces = spaces.context("it does not run any more")?;
+    // After they were opened: a number that has become another process's would lead into that one's.
+    ensure!(is_process_1_of_a_component(pid), "it does not run any more: {pid} is another process");
+    for (space, flag) in spaces {
         setns(space, flag).context("cannot enter the component (only root may)")?;
     }
     // Another name space for mounts has another root.
     chroot("/").and_then(|()| chdir("/")).context("the component's root")
 }
 
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+/// By what it is called, and by its number in its own name space (proc_pid_status(5), `NSpid`).
+fn is_process_1_of_a_component(pid: i32) -> bool {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let status = read("status");
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<&str> = numbers.split_ascii_whitespace().collect();
+    read("cmdline").split('\0').next() == Some(INSIDE) && numbers.len() > 1 && numbers.last() == Some(&"1")
+}
+
+fn program(name: &str, manifest: &Manifest) -> anyhow::Result<PathBuf> {
     if name.starts_with('/') {
         return Ok(name.into());
     }
-    let text = std::fs::read_to_string(MANIFEST_PATH).context(MANIFEST_PATH)?;
-    let manifest = Manifest::parse(&text).context(MANIFEST_PATH)?;
     let known: Vec<&str> = manifest.command.iter().map(|command| command.name.as_str()).collect();
     ensure!(
         known.contains(&name),

@@ -58,6 +58,14 @@ impl Office {
     }
 }
 
+/// Once the preparation is done nobody reads the site file in there any more, and it holds the operator's password hash.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn forget_site() -> anyhow::Result<()> {
+    fs::remove_file(Path::new(DIRECTORY).join(SITE)).context(SITE)
+}
+
 /// The site, inside the component.
 ///
 /// # Errors

@@ -1,18 +1,22 @@
 //! The process outside the component: starts the one inside, passes on what it says of itself, and ends it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use kontor_supervise::Message;
+use kontor_sys::file::write_atomic;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -29,24 +33,48 @@ pub(super) const PID_FILE: &str = "pid";
 
 /// Runs the component until it ends or SIGTERM comes.
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
-    for directory in [&places.state, &places.run] {
-        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    }
+    [&places.state, &places.run].into_iter().try_for_each(|directory| private_directory(directory))?;
+    // The number of the process inside is in there: one holder, one number.
+    let _run = hold(&places.run)?;
     let signals = Signals::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD])?;
     // Holds for children only. The other name spaces are made inside: this process keeps its paths.
     unshare(CloneFlags::CLONE_NEWPID).context(ROOT_ONLY)?;
     let (ours, theirs) = UnixStream::pair().context("a socket pair")?;
     ours.set_nonblocking(true)?;
-    let mut child = start_inside(places, theirs.into())?;
     let pid_file = places.run.join(PID_FILE);
-    fs::write(&pid_file, child.id().to_string()).with_context(|| pid_file.display().to_string())?;
+    let mut child = start_inside(places, theirs.into())?;
+    let written = write_atomic(&pid_file, child.id().to_string().as_bytes());
+    if written.is_err() {
+        child.kill()?;
+    }
     let ended = attend(&mut child, &ours, signals);
-    let _ = fs::remove_file(pid_file);
+    let _ = fs::remove_file(&pid_file);
+    written.with_context(|| pid_file.display().to_string())?;
     let (status, asked) = ended?;
     if asked || status.success() {
         return Ok(());
     }
     bail!("the component ended: {status}");
+}
+
+/// Files in there may be set-id, and are a component's business alone: nobody else gets at them.
+fn private_directory(directory: &Path) -> anyhow::Result<()> {
+    let made = fs::create_dir_all(directory);
+    let private = fs::Permissions::from_mode(0o700);
+    made.and_then(|()| fs::set_permissions(directory, private))
+        .with_context(|| format!("cannot make {}", directory.display()))
+}
+
+/// One component at a time works on a directory; held as long as the file is open, here or in whoever inherits it.
+///
+/// # Errors
+/// When another holds it.
+pub(super) fn hold(directory: &Path) -> anyhow::Result<Flock<File>> {
+    let file = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => anyhow!("it already runs on {}", directory.display()),
+        _ => anyhow!("cannot lock {}: {error}", directory.display()),
+    })
 }
 
 fn start_inside(places: &Places, channel: OwnedFd) -> anyhow::Result<Child> {
@@ -60,6 +88,7 @@ fn attend(child: &mut Child, channel: &UnixStream, signals: Signals) -> anyhow::
     let notifier = Notifier::from_environment();
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let mut signals = signals;
+    let mut channel = Some(channel);
     let mut deadline: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -72,6 +101,8 @@ fn attend(child: &mut Child, channel: &UnixStream, signals: Signals) -> anyhow::
             return Ok((child.wait()?, true));
         }
         wait(&signals, channel, deadline);
+        // Closed before everybody in there is gone, which may take a while on a disk that hangs.
+        channel = channel.filter(|channel| pass_on(channel, &notifier));
         for signal in signals.by_ref() {
             if signal != Signal::SIGCHLD {
                 deadline.get_or_insert(Instant::now() + STOP_LIMIT);
@@ -79,13 +110,12 @@ fn attend(child: &mut Child, channel: &UnixStream, signals: Signals) -> anyhow::
                 let _ = kill(pid, Signal::SIGTERM);
             }
         }
-        pass_on(channel, &notifier);
     }
 }
 
-fn wait(signals: &Signals, channel: &UnixStream, deadline: Option<Instant>) {
-    let mut fds =
-        [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+fn wait(signals: &Signals, channel: Option<&UnixStream>, deadline: Option<Instant>) {
+    let readers = [Some(signals.as_fd()), channel.map(AsFd::as_fd)].into_iter().flatten();
+    let mut fds: Vec<PollFd> = readers.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis() + 1);
     let timeout =
         left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
@@ -93,9 +123,10 @@ fn wait(signals: &Signals, channel: &UnixStream, deadline: Option<Instant>) {
     let _ = poll(&mut fds, timeout);
 }
 
-fn pass_on(mut channel: &UnixStream, notifier: &Notifier) {
+/// False when nothing will come any more.
+fn pass_on(mut channel: &UnixStream, notifier: &Notifier) -> bool {
     let mut said = [0; 4096];
-    let Ok(length) = channel.read(&mut said) else { return };
+    let Ok(length) = channel.read(&mut said) else { return true };
     for message in Message::parse(&said[..length]) {
         match message {
             Message::Ready => notifier.ready(),
@@ -103,6 +134,7 @@ fn pass_on(mut channel: &UnixStream, notifier: &Notifier) {
             Message::Status(text) => notifier.status(&text),
         }
     }
+    length > 0
 }
 
 /// The process inside a running component.

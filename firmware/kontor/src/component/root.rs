@@ -17,7 +17,8 @@ use super::outside::ROOT_ONLY;
 /// Of the box's /dev; everything else there is hardware, which is not a component's business.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Of /proc, what root could turn on the whole box with.
-const KERNEL_SETTINGS: [&str; 3] = ["sys", "irq", "sysrq-trigger"];
+const KERNEL_SETTINGS: [&str; 9] =
+    ["sys", "irq", "sysrq-trigger", "bus", "fs", "scsi", "acpi", "asound", "mtrr"];
 /// Runtime files: sockets, rendered configuration. Small, in RAM, counted against the component's memory.
 const RUN_LIMIT: &str = "mode=0755,size=32m,nr_inodes=4096";
 const TMP_LIMIT: &str = "mode=1777,size=256m,nr_inodes=65536";
@@ -42,7 +43,8 @@ pub(super) fn enter(root: &Path, state: &Path, manifest: &Manifest, host_name: &
     for directory in &manifest.state {
         let source = state.join(&directory.name);
         fs::create_dir_all(&source).with_context(|| source.display().to_string())?;
-        fs::set_permissions(&source, fs::Permissions::from_mode(directory.permissions()?))?;
+        let mode = fs::Permissions::from_mode(directory.permissions()?);
+        fs::set_permissions(&source, mode).with_context(|| source.display().to_string())?;
         let target = inside(root, &directory.path);
         bind(&source, &target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC)?;
     }
@@ -74,7 +76,9 @@ fn devices(root: &Path) -> anyhow::Result<()> {
     for name in DEVICES {
         let target = directory.join(name);
         fs::write(&target, "").with_context(|| target.display().to_string())?;
-        bind(&Path::new("/dev").join(name), &target, MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
+        // Written to all the same; but owner and mode are those of the box's own device.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+        bind(&Path::new("/dev").join(name), &target, flags)?;
     }
     let memory = directory.join("shm");
     fs::create_dir(&memory)?;

@@ -13,19 +13,19 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kontor_component::{MANIFEST_PATH, Manifest, Ready, Service};
-use kontor_supervise::{Exit, Id, Kind, Message, Output, Readiness, SignalKind, Spec, State, Supervisor};
+use kontor_supervise::{Exit, Id, Kind, Message, Output, Readiness, Spec, State, Supervisor};
 use kontor_sys::notify_socket::NotifySocket;
 use kontor_sys::signal::Signals;
 use kontor_sys::spawn::{Capability, Identity, Launch};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
-use super::processes::{kill_session, leader_of};
-use super::{Places, office, root, setup};
-use crate::init::now;
+use super::processes::{kill_leftovers, kill_session, leader_of};
+use super::{Places, office, outside, root, setup};
+use crate::init::{now, send};
 
 /// Where services say that they are ready.
 const NOTIFY_SOCKET: &str = "/run/notify.sock";
@@ -47,12 +47,15 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let path = places.root.join(MANIFEST_PATH.trim_start_matches('/'));
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
+    // The preparation inherits it.
+    let lock = outside::hold(&places.state)?;
     let office = office::Office::of(&manifest.name, &places.site, &places.board)?;
     let signals = Signals::new(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT])?;
     root::enter(&places.root, &places.state, &manifest, &office.host_name)?;
     office.write_files(Path::new(office::DIRECTORY))?;
     let mut runner = Runner::new(manifest.services(&office.role), signals, channel)?;
-    if setup::before_services(&manifest.name, &mut runner.signals)? {
+    if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.channel)? {
+        office::forget_site()?;
         runner.turn_until_stopped();
     }
     Ok(())
@@ -82,6 +85,7 @@ struct Runner {
     said_ready: bool,
     stopped: bool,
     next_sign: Duration,
+    next_probe: Duration,
 }
 
 impl Runner {
@@ -101,6 +105,7 @@ impl Runner {
             said_ready: false,
             stopped: false,
             next_sign: Duration::ZERO,
+            next_probe: Duration::ZERO,
         })
     }
 
@@ -124,7 +129,7 @@ impl Runner {
     }
 
     fn wait(&self, now: Duration) {
-        let probe = self.probing().next().map(|_| now + PROBE_EVERY);
+        let probe = self.probing().next().map(|_| self.next_probe);
         let next = [self.supervisor.poll_timeout(), probe, Some(self.next_sign)].into_iter().flatten().min();
         let left = next.unwrap_or(now).saturating_sub(now).as_micros().div_ceil(1000);
         let fixed = [self.signals.as_fd(), self.notify.as_fd(), self.channel.as_fd()];
@@ -154,7 +159,8 @@ impl Runner {
             self.take_logs();
             let pid = pid.as_raw().unsigned_abs();
             if self.supervisor.handle_exit(now, pid, exit) {
-                kill_session(pid);
+                let living: Vec<u32> = (0..self.services.len()).filter_map(|id| self.pid(id)).collect();
+                kill_leftovers(pid, &living);
             }
         }
     }
@@ -187,6 +193,10 @@ impl Runner {
     }
 
     fn probe(&mut self, now: Duration) {
+        if now < self.next_probe {
+            return;
+        }
+        self.next_probe = now + PROBE_EVERY;
         let answers = |port: &u16| {
             TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), PROBE_LIMIT).is_ok()
         };
@@ -203,7 +213,10 @@ impl Runner {
                 Output::Spawn(id) => self.spawn(now, id),
                 Output::Signal(_, pid, signal) => send(pid, signal),
                 Output::Kill(id) => self.pid(id).into_iter().for_each(kill_session),
-                Output::Failure { id, reason } => self.say(id, &format!("error: {reason}")),
+                Output::Failure { id, reason } => {
+                    self.say(id, &format!("error: {reason}"));
+                    self.tell(&format!("STATUS={}: {reason}", self.services[id].name));
+                }
                 Output::Recovered { id, after } => {
                     self.say(id, &format!("ready again after {} ms", after.as_millis()));
                 }
@@ -308,11 +321,7 @@ fn spec(service: &Service) -> Spec {
 }
 
 fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
-    let capabilities: Vec<Capability> = service.capability.iter().map(capability).collect();
-    let permitted = permitted();
-    if let Some(missing) = capabilities.iter().find(|one| permitted & (1 << (**one as u32)) == 0) {
-        return Err(io::Error::other(format!("this machine withholds {missing:?} even from root")));
-    }
+    let capabilities = capabilities(&service.capability)?;
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let (program, args) = service.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
@@ -339,12 +348,31 @@ fn permitted() -> u64 {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
+/// # Errors
+/// When this machine has less to give than is asked for.
+fn capabilities(wanted: &[kontor_component::Capability]) -> io::Result<Vec<Capability>> {
+    let capabilities: Vec<Capability> = wanted.iter().map(capability).collect();
+    let permitted = permitted();
+    match capabilities.iter().find(|one| permitted & (1 << (**one as u32)) == 0) {
+        Some(missing) => Err(io::Error::other(format!("this machine withholds {missing:?} even from root"))),
+        None => Ok(capabilities),
+    }
+}
+
+/// What tools of a component may at most: what any of its services may.
+pub(super) fn capabilities_of_tools(manifest: &Manifest) -> io::Result<Vec<Capability>> {
+    let mut wanted: Vec<_> =
+        manifest.service.iter().flat_map(|service| service.capability.iter().copied()).collect();
+    wanted.sort_unstable_by_key(|one| *one as u8);
+    wanted.dedup();
+    capabilities(&wanted)
+}
+
 fn capability(wanted: &kontor_component::Capability) -> Capability {
     use kontor_component::Capability as Wanted;
     match wanted {
         Wanted::Chown => Capability::Chown,
         Wanted::DacOverride => Capability::DacOverride,
-        Wanted::DacReadSearch => Capability::DacReadSearch,
         Wanted::Fowner => Capability::Fowner,
         Wanted::Fsetid => Capability::Fsetid,
         Wanted::Kill => Capability::Kill,
@@ -354,16 +382,5 @@ fn capability(wanted: &kontor_component::Capability) -> Capability {
         Wanted::SysChroot => Capability::SysChroot,
         Wanted::SysNice => Capability::SysNice,
         Wanted::SysResource => Capability::SysResource,
-    }
-}
-
-fn send(pid: u32, signal: SignalKind) {
-    let signal = match signal {
-        SignalKind::Terminate => Signal::SIGTERM,
-        SignalKind::Reload => Signal::SIGHUP,
-    };
-    if let Ok(pid) = i32::try_from(pid) {
-        // Gone already: its exit is on the way.
-        let _ = kill(Pid::from_raw(pid), signal);
     }
 }

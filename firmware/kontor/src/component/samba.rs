@@ -3,6 +3,7 @@
 //! **Invariant:** a domain that was finished is never overwritten, whatever the site file says later.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,15 +12,18 @@ use anyhow::{Context, bail, ensure};
 use kontor_config::Site;
 use kontor_config::site::{Samba, SambaRole};
 use kontor_samba::Directory;
+use kontor_sys::file::write_durable;
+use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
 /// The component's name.
 pub(super) const NAME: &str = "samba";
 /// Says which domain lies in the state directories; written last.
 const IDENTITY: &str = "/var/lib/kontor/identity.json";
-/// There from the first moment of making a domain until it is finished.
-const UNFINISHED: &str = "/var/lib/kontor/unfinished";
-/// What provisioning fills. Emptied only while [`UNFINISHED`] is there.
+/// There from the first moment of making a domain until it is finished; in the directory that is filled, so that whoever
+/// puts another in its place takes it away.
+const UNFINISHED: &str = "/var/lib/samba/.unfinished";
+/// What provisioning fills. Emptied only while [`UNFINISHED`] is there, and no [`IDENTITY`].
 const FILLED: [&str; 2] = ["/var/lib/samba", "/var/cache/samba"];
 /// The database without which there is no domain controller.
 const DATABASE: &str = "/var/lib/samba/private/sam.ldb";
@@ -89,7 +93,11 @@ fn make_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
         host_name: site.office.host_name.clone(),
     };
     if let Some(present) = identity()? {
+        finish()?;
         return present.must_be(&wanted);
+    }
+    if samba.role != SambaRole::Dc {
+        bail!("joining a domain is not possible yet: role = \"dc\" is the only one that works");
     }
     if Path::new(UNFINISHED).exists() {
         println!("an earlier attempt to make the domain was cut short; beginning anew");
@@ -100,31 +108,40 @@ fn make_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
         "{DATABASE} is there, but not {IDENTITY}, which says whose it is: nothing is overwritten. Restore {IDENTITY} \
          from a backup, or move the state directory away to begin anew"
     );
-    fs::write(UNFINISHED, "").context(UNFINISHED)?;
-    match samba.role {
-        SambaRole::Dc => provision(site, samba)?,
-        SambaRole::Rodc | SambaRole::Member => {
-            bail!("joining a domain is not possible yet: role = \"dc\" is the only one that works")
-        }
-    }
+    write_durable(Path::new(UNFINISHED), b"").context(UNFINISHED)?;
+    provision(site, samba)?;
     keep(&wanted)?;
-    fs::remove_file(UNFINISHED).context(UNFINISHED)
+    finish()
+}
+
+/// What the note says is true: the mark of an unfinished domain goes, also one that a power cut has left beside it.
+fn finish() -> anyhow::Result<()> {
+    match fs::remove_file(UNFINISHED) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        result => result.context(UNFINISHED)?,
+    }
+    let directory = Path::new(UNFINISHED).parent().context(UNFINISHED)?;
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).context(UNFINISHED)
 }
 
 fn identity() -> anyhow::Result<Option<Identity>> {
     let text = match fs::read(IDENTITY) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context(IDENTITY),
     };
     let hint = || format!("{IDENTITY} cannot be read: restore it from a backup");
     serde_json::from_slice(&text).map(Some).with_context(hint)
 }
 
-/// Whole or not at all, and durable.
+/// Whole or not at all, durable, and after everything it speaks of: not all of that was written durably.
 fn keep(identity: &Identity) -> anyhow::Result<()> {
+    for directory in FILLED {
+        let opened = fs::File::open(directory).with_context(|| directory.to_owned())?;
+        syncfs(opened).with_context(|| directory.to_owned())?;
+    }
     let text = serde_json::to_vec_pretty(identity)?;
-    kontor_sys::file::write_durable(Path::new(IDENTITY), &text).context(IDENTITY)
+    write_durable(Path::new(IDENTITY), &text).context(IDENTITY)
 }
 
 impl Identity {
@@ -170,10 +187,14 @@ fn provision(site: &Site, samba: &Samba) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The mark stays to the end: it is written anew, and while it is there nothing in here counts.
 fn empty(directory: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let entry = entry?;
         let path = entry.path();
+        if path == Path::new(UNFINISHED) {
+            continue;
+        }
         let removed =
             if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.with_context(|| path.display().to_string())?;

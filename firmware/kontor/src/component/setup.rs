@@ -2,17 +2,21 @@
 //!
 //! A process of its own inside the component, so that process 1 stays free for signals. When it fails, no service starts.
 
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use anyhow::{Context, bail};
+use kontor_component::Manifest;
 use kontor_sys::signal::Signals;
+use kontor_sys::spawn::confine;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::runner::environment;
+use super::runner::{capabilities_of_tools, environment};
 use super::{office, samba};
 
 /// The subcommand that is this process.
@@ -20,23 +24,31 @@ pub(super) const ARGUMENT: &str = "setup";
 
 /// Starts the process and waits for it, reaping whatever else ends; false when the component is to end.
 ///
+/// The process holds `lock` as well: should process 1 be killed, nobody else begins while it is still there.
+///
 /// # Errors
 /// When it fails: it has said why.
-pub(super) fn before_services(component: &str, signals: &mut Signals) -> anyhow::Result<bool> {
+pub(super) fn before_services(
+    manifest: &Manifest,
+    lock: &File,
+    signals: &mut Signals,
+    channel: &UnixStream,
+) -> anyhow::Result<bool> {
     let mut command = Command::new("/proc/self/exe");
-    command.args(["component", ARGUMENT, component]).stdin(Stdio::null());
+    command.args(["component", ARGUMENT, &manifest.name]).stdin(lock.try_clone()?);
     command.env_clear().envs(environment());
+    confine(&mut command, &capabilities_of_tools(manifest)?);
     let child = command.spawn().context("cannot start the preparation")?;
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     loop {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        // An error is EINTR: the signals are looked at anyway.
+        let wanted = [signals.as_fd(), channel.as_fd()];
+        let mut fds = wanted.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // An error is EINTR: everything is looked at anyway.
         let _ = poll(&mut fds, PollTimeout::NONE);
-        for signal in signals.by_ref() {
-            if signal != Signal::SIGCHLD {
-                // With this process everything in here ends; the next start clears what was left half-made.
-                return Ok(false);
-            }
+        let is_alone = fds[1].any().unwrap_or(false);
+        // With process 1 everything in here ends; the next start clears what was left half-made.
+        if is_alone || signals.by_ref().any(|signal| signal != Signal::SIGCHLD) {
+            return Ok(false);
         }
         if let Some(success) = reap(pid) {
             return if success { Ok(true) } else { bail!("its preparation failed; no service was started") };

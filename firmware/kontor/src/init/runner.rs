@@ -404,7 +404,7 @@ impl Runner {
     }
 }
 
-fn send(pid: u32, signal: SignalKind) {
+pub(crate) fn send(pid: u32, signal: SignalKind) {
     let signal = match signal {
         SignalKind::Terminate => Signal::SIGTERM,
         SignalKind::Reload => Signal::SIGHUP,
