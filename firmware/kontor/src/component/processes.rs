@@ -1,4 +1,4 @@
-//! Who belongs to a service: every service is the leader of a session, and children stay in it.
+//! Who belongs to a service: its session, of which it is the leader, and when it has ended the orphans it left.
 
 use std::fs;
 
