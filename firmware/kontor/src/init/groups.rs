@@ -11,13 +11,19 @@ use super::services::{SHELL, SHELL_LIMITS, Service};
 pub(super) struct Groups {
     groups: Vec<(Cgroup, Limits, Events)>,
     shell: (Cgroup, Events),
+    /// Whether root shells were killed when they were last looked at: what the dying were refused since is no news.
+    shells_killed: bool,
 }
 
 impl Groups {
     /// Of these services; nothing has happened in them yet.
     pub(super) fn new(services: &[Service]) -> Self {
         let group = |service: &Service| (Cgroup::of(service.spec.name), service.limits, Events::default());
-        Self { groups: services.iter().map(group).collect(), shell: (Cgroup::of(SHELL), Events::default()) }
+        Self {
+            groups: services.iter().map(group).collect(),
+            shell: (Cgroup::of(SHELL), Events::default()),
+            shells_killed: false,
+        }
     }
 
     /// How a service's process really ended: SIGKILL may be the kernel's answer to its greed.
@@ -55,7 +61,9 @@ impl Groups {
         let (group, before) = &mut self.shell;
         let now = group.events();
         let was = std::mem::replace(before, now);
-        if now.refused_processes > was.refused_processes {
+        let killed_before = std::mem::take(&mut self.shells_killed);
+        if now.refused_processes > was.refused_processes && !killed_before {
+            self.shells_killed = true;
             // Fails when the group is empty by now.
             let _ = group.kill();
             return Some(format!("root shell: more than {} processes, killed", SHELL_LIMITS.pids));
