@@ -70,13 +70,10 @@ fn program(name: &str, manifest: &Manifest) -> anyhow::Result<PathBuf> {
     if name.starts_with('/') {
         return Ok(name.into());
     }
-    let known: Vec<&str> = manifest.command.iter().map(|command| command.name.as_str()).collect();
-    ensure!(
-        known.contains(&name),
-        "{name:?} is not a command of {}, which has {}",
-        manifest.name,
-        known.join(", ")
-    );
     let found = manifest.command.iter().find(|command| command.name == name);
-    found.map(|command| command.program.clone().into()).context("no such command")
+    let found = found.with_context(|| {
+        let known: Vec<&str> = manifest.command.iter().map(|command| command.name.as_str()).collect();
+        format!("{name:?} is not a command of {}, which has {}", manifest.name, known.join(", "))
+    });
+    found.map(|command| command.program.clone().into())
 }

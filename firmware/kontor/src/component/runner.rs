@@ -13,19 +13,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kontor_component::{MANIFEST_PATH, Manifest, Ready, Service};
-use kontor_supervise::{Exit, Id, Kind, Message, Output, Readiness, Spec, State, Supervisor};
+use kontor_supervise::{Id, Kind, Message, Output, Readiness, Spec, State, Supervisor};
 use kontor_sys::notify_socket::NotifySocket;
 use kontor_sys::signal::Signals;
 use kontor_sys::spawn::{Capability, Identity, Launch};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::pipe2;
 
 use super::processes::{kill_leftovers, kill_session, leader_of};
 use super::{Places, office, outside, root, setup};
-use crate::init::{now, send};
+use crate::init::{next_exit, now, send};
 
 /// Where services say that they are ready.
 const NOTIFY_SOCKET: &str = "/run/notify.sock";
@@ -149,15 +148,8 @@ impl Runner {
     }
 
     fn reap(&mut self, now: Duration) {
-        loop {
-            let (pid, exit) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Exit::Code(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Exit::Signal(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
-            };
+        while let Some((pid, exit)) = next_exit() {
             self.take_logs();
-            let pid = pid.as_raw().unsigned_abs();
             if self.supervisor.handle_exit(now, pid, exit) {
                 let living: Vec<u32> = (0..self.services.len()).filter_map(|id| self.pid(id)).collect();
                 kill_leftovers(pid, &living);

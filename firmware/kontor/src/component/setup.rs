@@ -9,15 +9,15 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use kontor_component::Manifest;
+use kontor_supervise::Exit;
 use kontor_sys::signal::Signals;
 use kontor_sys::spawn::confine;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use super::runner::{capabilities_of_tools, environment};
 use super::{office, samba};
+use crate::init::next_exit;
 
 /// The subcommand that is this process.
 pub(super) const ARGUMENT: &str = "setup";
@@ -39,7 +39,6 @@ pub(super) fn before_services(
     command.env_clear().envs(environment());
     confine(&mut command, &capabilities_of_tools(manifest)?);
     let child = command.spawn().context("cannot start the preparation")?;
-    let pid = Pid::from_raw(i32::try_from(child.id())?);
     loop {
         let wanted = [signals.as_fd(), channel.as_fd()];
         let mut fds = wanted.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -50,23 +49,15 @@ pub(super) fn before_services(
         if is_alone || signals.by_ref().any(|signal| signal != Signal::SIGCHLD) {
             return Ok(false);
         }
-        if let Some(success) = reap(pid) {
+        if let Some(success) = reap(child.id()) {
             return if success { Ok(true) } else { bail!("its preparation failed; no service was started") };
         }
     }
 }
 
-/// Whether the process has ended, and well.
-fn reap(wanted: Pid) -> Option<bool> {
-    loop {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == wanted => return Some(code == 0),
-            Ok(WaitStatus::Signaled(pid, ..)) if pid == wanted => return Some(false),
-            Ok(WaitStatus::StillAlive) => return None,
-            Err(_) => return Some(false),
-            Ok(_) => {}
-        }
-    }
+/// Whether the process has ended, and well; whatever else has ended is reaped.
+fn reap(wanted: u32) -> Option<bool> {
+    std::iter::from_fn(next_exit).find(|(pid, _)| *pid == wanted).map(|(_, exit)| exit == Exit::Code(0))
 }
 
 /// The process itself: `setup NAME`.

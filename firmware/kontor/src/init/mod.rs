@@ -25,7 +25,7 @@ mod stage1;
 mod stage2;
 
 use runner::Runner;
-pub(crate) use runner::{now, send};
+pub(crate) use runner::{next_exit, now, send};
 pub(crate) use services::SHELL;
 pub(crate) use stage2::{built_at, is_believable};
 

@@ -239,16 +239,9 @@ impl Runner {
     }
 
     fn reap(&mut self, now: Duration) {
-        loop {
-            let (pid, exit) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Exit::Code(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Exit::Signal(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
-            };
+        while let Some((pid, exit)) = next_exit() {
             // What it wrote last explains why it ended: keep it before the end is reported.
             self.take_logs(now);
-            let pid = pid.as_raw().unsigned_abs();
             let exit = self.supervisor.find_pid(pid).map_or(exit, |id| self.groups.explain(id, exit));
             self.supervisor.handle_exit(now, pid, exit);
         }
@@ -401,6 +394,19 @@ impl Runner {
             services: (0..self.services.len()).map(service).collect(),
             errors: self.errors.all(),
         }
+    }
+}
+
+/// A child that has ended, reaped, and how; nothing when none has.
+pub(crate) fn next_exit() -> Option<(u32, Exit)> {
+    loop {
+        let (pid, exit) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => (pid, Exit::Code(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Exit::Signal(signal as i32)),
+            Ok(WaitStatus::StillAlive) | Err(_) => return None,
+            Ok(_) => continue,
+        };
+        return Some((pid.as_raw().unsigned_abs(), exit));
     }
 }
 
