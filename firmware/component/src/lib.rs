@@ -1,11 +1,12 @@
 //! What a component is: a sealed root file system and a manifest that says how it runs.
 //!
 //! [`Manifest`] is the run-time part of `rootfs/NAME/component.toml`; the builder puts it into the image, the box reads it
-//! from there. [`verity`] computes the digest by which the kernel, and the release's manifest, know an image. Decisions only:
-//! nothing here opens a file.
+//! from there. [`Shipped`] is the same with the seal of that image, as a release has it in its base. [`verity`] computes the
+//! digest by which the kernel, and the release, know an image.
 
 mod capability;
 mod manifest;
+mod shipped;
 pub mod verity;
 
 pub use capability::Capability;
@@ -13,3 +14,4 @@ pub use manifest::{
     Error, Kind, MANIFEST_PATH, Manifest, OperatorCommand, Port, Protocol, Ready, SCHEMA, Service,
     StateDirectory,
 };
+pub use shipped::{SHIPPED_DIRECTORY, Seal, Shipped};

@@ -174,7 +174,7 @@ const fn open_files() -> u32 {
     4096
 }
 
-fn invalid<T>(text: String) -> Result<T, Error> {
+pub(crate) fn invalid<T>(text: String) -> Result<T, Error> {
     Err(Error::Invalid(text))
 }
 
@@ -185,8 +185,12 @@ impl Manifest {
     /// When it is malformed, of another schema, or contradicts itself.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let manifest: Self = toml::from_str(text).map_err(|error| Error::Syntax(error.to_string()))?;
-        manifest.validate()?;
-        Ok(manifest)
+        manifest.validated()
+    }
+
+    pub(crate) fn validated(self) -> Result<Self, Error> {
+        self.validate()?;
+        Ok(self)
     }
 
     fn validate(&self) -> Result<(), Error> {

@@ -98,6 +98,8 @@ impl Ours {
             output: Some(directory.join("disk.img")),
             steps: Some(directory.join("steps")),
             program: Some(program.to_owned()),
+            // The peers build what the base is made of, and nothing else.
+            components: false,
             fetch: self.fetch.clone(),
             ..ImageOptions::default()
         };

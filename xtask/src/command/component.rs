@@ -107,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn build(args: &Build) -> Result<()> {
     let image = component::build(&args.name, &args.fetch)?;
     let path = image.publish()?;
-    let seal = &image.seal;
+    let seal = &image.sealed.seal;
     super::print(format_args!(
         "{path}\n  {} KiB, SHA-256 {}, fs-verity {}\n",
         kib(seal.bytes),

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn the_largest_part_comes_first() {
         let parts = vec![("small".to_owned(), 1), ("large".to_owned(), 4096)];
-        let size = Measured { name: "the slot image", bytes: 2048, limit_kib: 3, parts };
+        let size = Measured { name: "the slot image".to_owned(), bytes: 2048, limit_kib: 3, parts };
         let expected = "the slot image: 2 KiB of 3 KiB; made of (uncompressed)\n         4 KiB  large\n         1 KiB  small\n";
         assert_eq!(table(&size), expected);
         assert_eq!(json(&[size])[0]["parts"]["large"], 4096);

@@ -5,13 +5,14 @@
 
 use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
-use kontor_component::{MANIFEST_PATH, verity};
-use serde::{Deserialize, Serialize};
+use kontor_component::{MANIFEST_PATH, Seal, Shipped, verity};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use self::declaration::Declaration;
-use crate::archive::cache::{Cache, FetchOptions, hash_file, parallel};
-use crate::archive::lock_file::LockedPackage;
-use crate::image::base::{self, PackageFiles};
+use crate::archive::cache::{Cache, FetchOptions, hash_file};
+use crate::archive::lock_file::{LockFile, LockedPackage};
+use crate::image::base;
 use crate::image::declaration::Product;
 use crate::image::plan::TOOLS_SET;
 use crate::image::step::{Key, Steps, hex};
@@ -26,35 +27,56 @@ pub mod declaration;
 pub const PRODUCT: &str = "branch";
 const IMAGE: &str = "component.erofs";
 const SEAL: &str = "seal.json";
+const PARTS: &str = "parts.json";
 /// Programs are started from it all day, on small processors. The first `samba-tool` after a mount took 3.3 s with this, 11.4 s
 /// with zstd and clusters of 64 KiB, 1.7 to 2.7 s from an ordinary directory; the image has 82 MB instead of 61.
 const EROFS_COMPRESSION: &str = "lz4hc,12";
 /// Raise it when the code below changes what it makes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// By what an image is known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seal {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// SHA-256 of the file.
-    pub sha256: String,
-    /// What the kernel measures when it is sealed with fs-verity: SHA-256, 4 KiB blocks, no salt.
-    pub verity: String,
+/// What an image is to be made of.
+#[derive(Debug)]
+pub struct Source {
+    /// What it is to be.
+    pub declaration: Declaration,
+    /// Its packages.
+    pub packages: Vec<LockedPackage>,
 }
 
-/// A finished image.
-#[derive(Debug)]
-pub struct ComponentImage {
+/// A sealed image.
+#[derive(Debug, Clone)]
+pub struct Sealed {
     /// The component.
     pub name: String,
-    /// Its declaration.
-    pub declaration: Declaration,
     /// The EROFS file.
     pub path: Utf8PathBuf,
     /// By what it is known.
     pub seal: Seal,
+    /// The file by which the box knows it ([`Shipped::text`]).
+    pub shipped: String,
+    parts: Utf8PathBuf,
+}
+
+/// What the step works with.
+#[derive(Debug, Clone, Copy)]
+pub struct Builder<'a> {
+    /// The steps' cache.
+    pub steps: &'a Steps,
+    /// mkfs.erofs.
+    pub tools: &'a Tools,
+    /// Where packages are.
+    pub cache: &'a Cache,
+    /// Where what is found out about packages is kept for the SBOM.
+    pub target: &'a Utf8Path,
+    /// The time stamp of everything in it, in seconds since 1970.
+    pub epoch_s: u32,
+}
+
+/// A finished image, and what else can be made of it.
+#[derive(Debug)]
+pub struct ComponentImage {
+    /// The image.
+    pub sealed: Sealed,
     tools: Tools,
     steps: Steps,
 }
@@ -65,54 +87,110 @@ pub struct ComponentImage {
 /// When there is no such component, its declaration is wrong, or a package cannot be had.
 pub fn build(name: &str, fetch: &FetchOptions) -> Result<ComponentImage> {
     let workspace = Workspace::locate();
-    let declaration = Declaration::load(name, &workspace)?;
     let mut lock = crate::image::checked_lock(&workspace)?;
+    // Mistakes first: they cost nothing, a download may.
+    Source::load(name, &workspace, &lock)?;
     let epoch_s = Product::load(&workspace.product(PRODUCT))?.epoch_s()?;
     let steps = Steps::open(workspace.images().join("steps"))?;
     let cache = Cache::open(fetch)?;
     cache.provide(&mut lock, &[name, TOOLS_SET])?;
     let tools = Tools::prepare(&lock, &cache, workspace.target())?;
-    let packages = lock.set(name)?;
-    let key = key(&declaration, packages, &tools, epoch_s)?;
-    let step = steps.result(&format!("component-{name}"), &key, |out| {
-        let tree = tree(&declaration, packages, &cache)?;
-        seal(&tree, &declaration, epoch_s, out, &tools)
-    })?;
-    let path = step.join(SEAL);
-    let seal = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-    let seal = serde_json::from_slice(&seal).with_context(|| path.to_string())?;
-    Ok(ComponentImage { name: name.to_owned(), declaration, path: step.join(IMAGE), seal, tools, steps })
+    let source = Source::load(name, &workspace, &lock)?;
+    let target = workspace.target();
+    let builder = Builder { steps: &steps, tools: &tools, cache: &cache, target: &target, epoch_s };
+    let sealed = builder.image(&source)?;
+    Ok(ComponentImage { sealed, tools, steps })
 }
 
-fn key(declaration: &Declaration, packages: &[LockedPackage], tools: &Tools, epoch_s: u32) -> Result<Key> {
-    let mut key = Key::new("component", VERSION).with(tools.root().as_str()).with(epoch_s.to_le_bytes());
-    key.add(EROFS_COMPRESSION.as_bytes());
-    key.add(format!("{:?}", declaration.root).as_bytes());
-    key.add(declaration.manifest_text.as_bytes());
-    for package in packages {
-        key.add(package.sha256.as_bytes());
+impl Source {
+    /// Reads a component's declaration and finds its packages.
+    ///
+    /// # Errors
+    /// When there is no such component, its declaration is wrong, or the lock does not have its packages.
+    pub fn load(name: &str, workspace: &Workspace, lock: &LockFile) -> Result<Self> {
+        let declaration = Declaration::load(name, workspace)?;
+        Ok(Self { packages: lock.set(name)?.to_vec(), declaration })
     }
-    for path in declaration::sources(declaration) {
-        key.add(&std::fs::read(&path).with_context(|| format!("cannot read {path}"))?);
+
+    /// The component's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.declaration.manifest.name
     }
-    Ok(key)
 }
 
-fn tree(declaration: &Declaration, packages: &[LockedPackage], cache: &Cache) -> Result<Tree> {
-    let wanted: Vec<&LockedPackage> = packages.iter().collect();
-    let debs: Vec<_> = wanted.iter().zip(cache.fetch(&wanted)?).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let unpacked = parallel(&debs, threads, |(package, deb)| {
-        PackageFiles::read(&package.name, deb, &declaration.root.unpack, |_| ())
-            .with_context(|| format!("package {}", package.name))
-    })?;
-    let mut tree = Tree::default();
-    unpacked.into_iter().try_for_each(|package| package.add_to(&mut tree))?;
-    base::declare(&mut tree, &declaration.root, &declaration.files)?;
-    let manifest = Node::file(declaration.manifest_text.clone().into_bytes(), 0o644, declaration::FILE);
-    tree.insert(MANIFEST_PATH, manifest)?;
-    tree.complete()?;
-    Ok(tree)
+impl Builder<'_> {
+    /// Step `component-NAME`.
+    ///
+    /// # Errors
+    /// When a package cannot be had or read.
+    pub fn image(&self, source: &Source) -> Result<Sealed> {
+        let step = self.steps.result(&format!("component-{}", source.name()), &self.key(source)?, |out| {
+            let tree = self.tree(source)?;
+            write_json(&out.join(PARTS), &tree.sizes())?;
+            seal(&tree, &source.declaration, self.epoch_s, out, self.tools)
+        })?;
+        let seal = read_json(&step.join(SEAL))?;
+        Ok(Sealed {
+            name: source.name().to_owned(),
+            path: step.join(IMAGE),
+            shipped: Shipped::text(&source.declaration.manifest_text, &seal),
+            seal,
+            parts: step.join(PARTS),
+        })
+    }
+
+    fn key(&self, source: &Source) -> Result<Key> {
+        let declaration = &source.declaration;
+        let mut key = Key::new("component", VERSION).with(self.tools.root().as_str());
+        key.add(&self.epoch_s.to_le_bytes());
+        key.add(EROFS_COMPRESSION.as_bytes());
+        key.add(format!("{:?}", declaration.root).as_bytes());
+        key.add(declaration.manifest_text.as_bytes());
+        for package in &source.packages {
+            key.add(package.sha256.as_bytes());
+        }
+        for path in declaration::sources(declaration) {
+            key.add(&std::fs::read(&path).with_context(|| format!("cannot read {path}"))?);
+        }
+        Ok(key)
+    }
+
+    fn tree(&self, source: &Source) -> Result<Tree> {
+        let declaration = &source.declaration;
+        let unpacked = base::read_packages(
+            &source.packages.iter().collect::<Vec<_>>(),
+            &declaration.root.unpack,
+            self.cache,
+            self.target,
+        )?;
+        let mut tree = Tree::default();
+        unpacked.into_iter().try_for_each(|package| package.add_to(&mut tree))?;
+        base::declare(&mut tree, &declaration.root, &declaration.files)?;
+        let manifest = Node::file(declaration.manifest_text.clone().into_bytes(), 0o644, declaration::FILE);
+        tree.insert(MANIFEST_PATH, manifest)?;
+        tree.complete()?;
+        Ok(tree)
+    }
+}
+
+impl Sealed {
+    /// How much each of its packages adds, in bytes before compression.
+    ///
+    /// # Errors
+    /// When the step's result cannot be read.
+    pub fn parts(&self) -> Result<Vec<(String, u64)>> {
+        read_json(&self.parts)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    serde_json::from_slice(&text).with_context(|| path.to_string())
+}
+
+fn write_json(path: &Utf8Path, value: &impl Serialize) -> Result<()> {
+    std::fs::write(path, serde_json::to_vec_pretty(value)?).with_context(|| format!("cannot write {path}"))
 }
 
 fn seal(tree: &Tree, declaration: &Declaration, epoch_s: u32, out: &Utf8Path, tools: &Tools) -> Result<()> {
@@ -129,8 +207,7 @@ fn seal(tree: &Tree, declaration: &Declaration, epoch_s: u32, out: &Utf8Path, to
     let verity =
         verity::digest(std::io::BufReader::new(file)).with_context(|| format!("cannot read {image}"))?;
     let seal = Seal { bytes, sha256: hash_file(&image)?, verity: hex(&verity) };
-    let path = out.join(SEAL);
-    std::fs::write(&path, serde_json::to_vec_pretty(&seal)?).with_context(|| format!("cannot write {path}"))
+    write_json(&out.join(SEAL), &seal)
 }
 
 impl ComponentImage {
@@ -140,14 +217,15 @@ impl ComponentImage {
     /// # Errors
     /// When it cannot be unpacked.
     pub fn unpacked(&self) -> Result<Utf8PathBuf> {
-        let name = format!("component-{}-root", self.name);
-        let mut key =
-            Key::new("component root", VERSION).with(&self.seal.verity).with(self.tools.root().as_str());
+        let name = format!("component-{}-root", self.sealed.name);
+        let mut key = Key::new("component root", VERSION)
+            .with(&self.sealed.seal.verity)
+            .with(self.tools.root().as_str());
         // One that an ordinary user has unpacked belongs to that user: root must not run programs from it.
         key.add(&nix::unistd::geteuid().as_raw().to_le_bytes());
         let step = self.steps.result(&name, &key, |out| {
             let mut command = self.tools.command("fsck.erofs")?;
-            command.arg(format!("--extract={}", out.join("root"))).arg(&self.path);
+            command.arg(format!("--extract={}", out.join("root"))).arg(&self.sealed.path);
             process::run(command).map(drop)
         })?;
         Ok(step.join("root"))
@@ -160,9 +238,9 @@ impl ComponentImage {
     pub fn publish(&self) -> Result<Utf8PathBuf> {
         let folder = Workspace::locate().images().join("component");
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder}"))?;
-        let target = folder.join(format!("{}.erofs", self.name));
-        let fresh = folder.join(format!(".{}.erofs", self.name));
-        std::fs::copy(&self.path, &fresh).with_context(|| format!("cannot write {fresh}"))?;
+        let target = folder.join(format!("{}.erofs", self.sealed.name));
+        let fresh = folder.join(format!(".{}.erofs", self.sealed.name));
+        std::fs::copy(&self.sealed.path, &fresh).with_context(|| format!("cannot write {fresh}"))?;
         std::fs::rename(&fresh, &target).map_err(|error| anyhow!("cannot write {target}: {error}"))?;
         Ok(target)
     }

@@ -10,7 +10,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::declaration::{BaseFile, Directory, FileDeclaration, Join, MultiCall, Unpack, parse_mode};
 use super::glob;
 use super::tree::{Node, NodeKind, Tree};
+use crate::archive::cache::{Cache, parallel};
+use crate::archive::lock_file::LockedPackage;
 use crate::deb::{self, Entry, Kind};
+use crate::sbom::facts;
 
 /// The name under which declarations appear as an origin.
 const DECLARED: &str = "base.toml";
@@ -74,6 +77,28 @@ impl PackageFiles {
         }
         Ok(())
     }
+}
+
+/// Reads packages at the same time, in order; what the SBOM wants to know of them is kept below `target`.
+///
+/// # Errors
+/// When one cannot be had or read.
+pub fn read_packages(
+    packages: &[&LockedPackage],
+    unpack: &Unpack,
+    cache: &Cache,
+    target: &Utf8Path,
+) -> Result<Vec<PackageFiles>> {
+    let debs: Vec<_> = packages.iter().zip(cache.fetch(packages)?).collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    parallel(&debs, threads, |(package, deb)| {
+        let mut facts = facts::Reader::new(&package.name);
+        let see = |entry: &Entry| facts.see(&entry.path, &entry.kind);
+        let files = PackageFiles::read(&package.name, deb, unpack, see)
+            .with_context(|| format!("package {}", package.name))?;
+        facts.keep(package, deb, target)?;
+        Ok(files)
+    })
 }
 
 /// Puts a package's files into the tree, less what is dropped.

@@ -11,7 +11,7 @@ const SHOWN: usize = 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
     /// What was measured.
-    pub name: &'static str,
+    pub name: String,
     /// Its size.
     pub bytes: u64,
     /// What it may be.
@@ -61,7 +61,7 @@ mod tests {
 
     fn measured(bytes: u64) -> Measured {
         let parts = (1..=12).map(|n| (format!("part{n:02}"), n * 1024)).collect();
-        Measured { name: "the slot image", bytes, limit_kib: 10, parts }
+        Measured { name: "the slot image".to_owned(), bytes, limit_kib: 10, parts }
     }
 
     #[test]

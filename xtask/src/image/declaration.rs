@@ -25,6 +25,9 @@ pub struct Product {
     pub date: String,
     /// Machine types that one image serves.
     pub board: Vec<String>,
+    /// Components whose images are on the `system` partition.
+    #[serde(default)]
+    pub component: Vec<String>,
     /// Kernel modules and command line of every board.
     pub kernel: Kernel,
     /// Sizes of the partitions that are not fixed by the box.
@@ -74,6 +77,8 @@ pub struct Budgets {
     pub slot_compressed: u64,
     /// The firmware's one program.
     pub kontor: u64,
+    /// Each component's image.
+    pub component: u64,
 }
 
 impl Product {

@@ -11,12 +11,13 @@ use kontor_boot::{BootState, PartitionKind};
 
 use self::budget::Measured;
 use self::disk::Content;
-use self::plan::{BASE_SET, Plan, TOOLS_SET};
+use self::plan::Plan;
 use self::release::{Builder, ReleaseFiles};
 use self::step::{Key, Steps};
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::archive::sets;
+use crate::component::{self, Sealed};
 use crate::sbom;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
@@ -64,6 +65,8 @@ pub struct ImageOptions {
     pub output: Option<Utf8PathBuf>,
     /// The firmware's program, if it is not to be compiled.
     pub program: Option<Utf8PathBuf>,
+    /// Whether the product's components are part of it: to compare builders of the base, they are not.
+    pub components: bool,
     /// Where the results of steps are kept; by default `target/images/steps`.
     pub steps: Option<Utf8PathBuf>,
     /// How packages may be had.
@@ -79,6 +82,7 @@ impl Default for ImageOptions {
             site_text: None,
             output: None,
             program: None,
+            components: true,
             steps: None,
             fetch: FetchOptions::default(),
         }
@@ -166,10 +170,10 @@ impl Build {
         let workspace = Workspace::locate();
         let mut lock = checked_lock(&workspace)?;
         // Mistakes first: a plan costs nothing, a download may.
-        Plan::new(options, &workspace, &lock)?;
+        let plan = Plan::new(options, &workspace, &lock)?;
         let steps = Steps::open(options.steps.clone().unwrap_or_else(|| workspace.images().join("steps")))?;
         let cache = Cache::open(&options.fetch)?;
-        cache.provide(&mut lock, &[BASE_SET, TOOLS_SET])?;
+        cache.provide(&mut lock, &plan.sets())?;
         let tools = Tools::prepare(&lock, &cache, workspace.target())?;
         steps.say("packages and tools: ready");
         // The lock may have changed with what the mirror has.
@@ -186,16 +190,37 @@ impl Build {
     /// Packages are read first, by all processors: everything else waits for them. What follows, until the disk, is one
     /// process after the other; beside that there is time for the boot files and for `aside`.
     fn release<T: Send>(&self, aside: impl FnOnce() -> Result<T> + Send) -> Result<(ReleaseFiles, T)> {
-        let target = self.workspace.target();
-        let Self { plan, steps, tools, cache, .. } = self;
-        let builder = Builder { plan, steps, tools, cache, target: &target };
         std::thread::scope(|scope| {
             let program = scope.spawn(|| self.compiled());
+            let components = self.components()?;
+            let program = || program.join().map_err(|_| anyhow!("compiling the firmware panicked"))?;
+            self.assemble(&components, program, aside)
+        })
+    }
+
+    fn components(&self) -> Result<Vec<Sealed>> {
+        let Self { plan, steps, tools, cache, .. } = self;
+        let (target, epoch_s) = (self.workspace.target(), plan.release.epoch_s);
+        let builder = component::Builder { steps, tools, cache, target: &target, epoch_s };
+        plan.components.iter().map(|source| builder.image(source)).collect()
+    }
+
+    /// Everything but the components; `program` waits for the compile.
+    fn assemble<T: Send>(
+        &self,
+        components: &[Sealed],
+        program: impl FnOnce() -> Result<Utf8PathBuf>,
+        aside: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(ReleaseFiles, T)> {
+        let Self { plan, steps, tools, cache, .. } = self;
+        let target = self.workspace.target();
+        let builder = Builder { plan, steps, tools, cache, target: &target, components };
+        std::thread::scope(|scope| {
             let sources = builder.sources()?;
             let boot = scope.spawn(|| builder.boot_files());
             let aside = scope.spawn(aside);
             let base = builder.base(sources);
-            let program = program.join().map_err(|_| anyhow!("compiling the firmware panicked"))??;
+            let program = program()?;
             let boot = boot.join().map_err(|_| anyhow!("making the boot files panicked"))??;
             let files = builder.release(program, base?, boot)?;
             Ok((files, aside.join().map_err(|_| anyhow!("making the SBOM panicked"))??))

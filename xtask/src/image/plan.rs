@@ -15,6 +15,7 @@ use super::module_file::Form;
 use super::seed;
 use super::slot::Release;
 use crate::archive::lock_file::{LockFile, LockedPackage};
+use crate::component;
 use crate::workspace::Workspace;
 
 /// The set of packages the base is made of.
@@ -39,6 +40,8 @@ pub struct Plan {
     pub packages: Vec<LockedPackage>,
     /// The kernel's package.
     pub kernel: LockedPackage,
+    /// Components, in the product's order.
+    pub components: Vec<component::Source>,
     /// What the release calls itself.
     pub release: Release,
     /// Partitions.
@@ -66,12 +69,16 @@ impl Plan {
             epoch_s,
         };
         let (kernel, packages) = split_kernel(lock.set(BASE_SET)?)?;
+        let components = if options.components { product.component.as_slice() } else { &[] };
+        let load = |name: &String| component::Source::load(name, workspace, lock);
+        let components = components.iter().map(load).collect::<Result<_>>()?;
         let default_output = || workspace.images().join(format!("{}.img", options.product));
         Ok(Self {
             base: BaseFile::load(&workspace.base().join("base.toml"))?,
             base_files: workspace.base().join("files"),
             packages,
             kernel,
+            components,
             release,
             table: disk::layout(&product.partition_mib),
             seed: site_text(options, &product, &boards)?
@@ -81,6 +88,12 @@ impl Plan {
             product,
             boards,
         })
+    }
+
+    /// The sets of packages that its steps need.
+    #[must_use]
+    pub fn sets(&self) -> Vec<&str> {
+        [BASE_SET, TOOLS_SET].into_iter().chain(self.components.iter().map(component::Source::name)).collect()
     }
 
     /// The kernel command line of a machine that no board is for in particular, without the slot.
@@ -165,6 +178,9 @@ impl fmt::Display for Plan {
         for package in &self.packages {
             writeln!(f, "           {} {}", package.name, package.version)?;
         }
+        for component in &self.components {
+            writeln!(f, "component  {}: {} packages", component.name(), component.packages.len())?;
+        }
         writeln!(
             f,
             "users      {}",
@@ -186,8 +202,8 @@ impl fmt::Display for Plan {
         let budgets = self.product.budget_kib;
         writeln!(
             f,
-            "budgets    slot {} KiB compressed, kontor {} KiB",
-            budgets.slot_compressed, budgets.kontor
+            "budgets    slot {} KiB compressed, kontor {} KiB, each component {} KiB",
+            budgets.slot_compressed, budgets.kontor, budgets.component
         )?;
         writeln!(f, "output     {}", self.output)?;
         for BoardFile { board, text, .. } in &self.boards {
@@ -226,9 +242,14 @@ mod tests {
     #[test]
     fn the_repositorys_own_products_can_be_planned() {
         let text = plan(|_| ()).unwrap().to_string();
-        for expected in
-            ["slot-b", "nftables 1.", "kontor-netd=201", "seed       empty", "board qemu, cmdline"]
-        {
+        for expected in [
+            "slot-b",
+            "nftables 1.",
+            "kontor-netd=201",
+            "component  samba: ",
+            "seed       empty",
+            "board qemu, cmdline",
+        ] {
             assert!(text.contains(expected), "{expected} is missing:\n{text}");
         }
         for only_the_builders in ["[machine]", "usb-storage\"", "inherit"] {

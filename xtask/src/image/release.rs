@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use kontor_boot::PartitionKind;
+use kontor_component::SHIPPED_DIRECTORY;
 
 use super::base::PackageFiles;
 use super::budget::Measured;
@@ -16,9 +17,10 @@ use super::plan::Plan;
 use super::step::{Key, Steps};
 use super::tree::{Node, Tree};
 use super::{archive, base, esp, grub, initramfs, process, slot};
-use crate::archive::cache::{Cache, parallel};
+use crate::archive::cache::Cache;
 use crate::archive::lock_file::LockedPackage;
-use crate::deb::{Entry, Kind};
+use crate::component::Sealed;
+use crate::deb::Kind;
 use crate::sbom::facts;
 use crate::tools::Tools;
 
@@ -44,6 +46,8 @@ pub struct Builder<'a> {
     pub cache: &'a Cache,
     /// Where what is found out about packages is kept for the SBOM.
     pub target: &'a Utf8Path,
+    /// The components, which base and `system` depend on.
+    pub components: &'a [Sealed],
 }
 
 /// The sealed base and what it was made of.
@@ -63,7 +67,7 @@ pub struct Sources {
     key: Key,
 }
 
-/// GRUB and the empty system partition.
+/// GRUB and the system partition.
 #[derive(Debug)]
 pub struct BootFiles {
     grub: Utf8PathBuf,
@@ -78,6 +82,7 @@ pub struct ReleaseFiles {
     kernel: Utf8PathBuf,
     program: Utf8PathBuf,
     boot: BootFiles,
+    components: Vec<Sealed>,
 }
 
 impl Builder<'_> {
@@ -118,16 +123,7 @@ impl Builder<'_> {
 
     fn packages(&self) -> Result<Vec<PackageFiles>> {
         let packages: Vec<&LockedPackage> = self.plan.packages.iter().collect();
-        let debs: Vec<_> = packages.iter().zip(self.cache.fetch(&packages)?).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        parallel(&debs, threads, |(package, deb)| {
-            let mut facts = facts::Reader::new(&package.name);
-            let see = |entry: &Entry| facts.see(&entry.path, &entry.kind);
-            let files = PackageFiles::read(&package.name, deb, &self.plan.base.unpack, see)
-                .with_context(|| format!("package {}", package.name))?;
-            facts.keep(package, deb, self.target)?;
-            Ok(files)
-        })
+        base::read_packages(&packages, &self.plan.base.unpack, self.cache, self.target)
     }
 
     fn kernel_archive(&self) -> Result<KernelArchive> {
@@ -160,6 +156,9 @@ impl Builder<'_> {
             key.add(file.board.name.as_bytes());
             key.add(file.text.as_bytes());
         }
+        for component in self.components {
+            key.add(component.shipped.as_bytes());
+        }
         key.add(format!("{:?}", self.plan.release).as_bytes());
         Ok(key)
     }
@@ -175,7 +174,7 @@ impl Builder<'_> {
         // Its scratch file is as large as the base: /tmp may be small, or TMPDIR not be there.
         command.env("TMPDIR", out);
         process::run_fed(command, |input| archive::write_tar(&tree, epoch_s, input))?;
-        write(&out.join("parts.json"), &serde_json::to_vec(&parts(&tree))?)
+        write(&out.join("parts.json"), &serde_json::to_vec(&tree.sizes())?)
     }
 
     fn base_tree(&self, packages: Vec<PackageFiles>, kernel: &Selection) -> Result<Tree> {
@@ -192,6 +191,10 @@ impl Builder<'_> {
         for file in &self.plan.boards {
             let path = format!("/usr/share/kontor/board/{}.toml", file.board.name);
             tree.insert(&path, Node::file(file.text.clone().into_bytes(), 0o644, "kontor"))?;
+        }
+        for Sealed { name, shipped, .. } in self.components {
+            let node = Node::file(shipped.clone().into_bytes(), 0o644, "kontor");
+            tree.insert(&format!("{SHIPPED_DIRECTORY}/{name}.toml"), node)?;
         }
         tree.complete()?;
         Ok(tree)
@@ -213,10 +216,24 @@ impl Builder<'_> {
             disk::write_file(&out.join("esp.img"), &partition)
         })?;
         let (size, epoch_s) = (self.plan.product.partition_mib.system, self.plan.release.epoch_s);
-        let key = Key::new("system", 1).with(size.to_le_bytes()).with(epoch_s.to_le_bytes()).with(tools);
-        let system =
-            self.steps.result("system", &key, |out| slot::make_system(out, size, epoch_s, self.tools))?;
+        let mut key = Key::new("system", 2).with(size.to_le_bytes()).with(epoch_s.to_le_bytes()).with(tools);
+        for component in self.components {
+            key.add(component.seal.sha256.as_bytes());
+        }
+        let system = self.steps.result("system", &key, |out| self.make_system(out))?;
         Ok(BootFiles { grub, system })
+    }
+
+    fn make_system(&self, out: &Utf8Path) -> Result<()> {
+        let read = |component: &Sealed| Ok((component.seal.path(), read(&component.path)?));
+        let files: Vec<(String, Vec<u8>)> = self.components.iter().map(read).collect::<Result<_>>()?;
+        slot::make_system(
+            out,
+            self.plan.product.partition_mib.system,
+            &files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect::<Vec<_>>(),
+            self.plan.release.epoch_s,
+            self.tools,
+        )
     }
 
     /// Step `slot`: the program and the base become a release.
@@ -228,7 +245,15 @@ impl Builder<'_> {
         let size = self.plan.product.partition_mib.slot;
         let key = Key::new("slot", 2).with(base.key.hex()).with(&bytes).with(size.to_le_bytes());
         let slot = self.steps.result("slot", &key, |out| self.make_slot(out, &bytes, &base))?;
-        Ok(ReleaseFiles { slot, base: base.directory, kernel: base.kernel.image(), program, boot })
+        let components = self.components.to_vec();
+        Ok(ReleaseFiles {
+            slot,
+            base: base.directory,
+            kernel: base.kernel.image(),
+            program,
+            boot,
+            components,
+        })
     }
 
     fn make_slot(&self, out: &Utf8Path, program: &[u8], base: &Base) -> Result<()> {
@@ -243,7 +268,7 @@ impl Builder<'_> {
             release.epoch_s,
         );
         let files = [("vmlinuz", kernel.as_slice()), ("initrd", initrd.as_slice())];
-        let manifest = slot::manifest(release, &base.kernel.version, &files);
+        let manifest = slot::manifest(release, &base.kernel.version, &files, self.components);
         let files = [files[0], files[1], ("manifest.toml", manifest.as_bytes())];
         let compressed = std::thread::scope(|scope| {
             let compressed = scope.spawn(|| slot::compressed_size(&files));
@@ -255,15 +280,6 @@ impl Builder<'_> {
     }
 }
 
-/// How much each package and each part of the kernel's modules adds, uncompressed.
-fn parts(tree: &Tree) -> Vec<(String, u64)> {
-    let mut sizes = std::collections::BTreeMap::new();
-    for (_, node) in tree.iter() {
-        *sizes.entry(node.origin.clone()).or_insert(0) += node.len();
-    }
-    sizes.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
-}
-
 impl ReleaseFiles {
     /// The content of both slots.
     #[must_use]
@@ -271,7 +287,7 @@ impl ReleaseFiles {
         self.slot.join("slot.img")
     }
 
-    /// The empty file system for components.
+    /// The file system with the components.
     #[must_use]
     pub fn system_image(&self) -> Utf8PathBuf {
         self.boot.system.join("system.img")
@@ -311,14 +327,27 @@ impl ReleaseFiles {
         parts.push(("kernel".to_owned(), size(&self.kernel)?));
         parts.push(("the program kontor".to_owned(), program));
         let compressed = serde_json::from_slice(&read(&self.slot.join("compressed.json"))?)?;
-        let slot =
-            Measured { name: "the slot image", bytes: compressed, limit_kib: budgets.slot_compressed, parts };
-        let (name, limit_kib) = ("the program kontor", budgets.kontor);
+        let slot = Measured {
+            name: "the slot image".to_owned(),
+            bytes: compressed,
+            limit_kib: budgets.slot_compressed,
+            parts,
+        };
+        let (name, limit_kib) = ("the program kontor".to_owned(), budgets.kontor);
         let mut program = Measured { name, bytes: program, limit_kib, parts: Vec::new() };
         if all || program.is_over() {
             program.parts = contributors(&self.program)?;
         }
-        Ok(vec![slot, program])
+        let mut measured = vec![slot, program];
+        for component in &self.components {
+            measured.push(Measured {
+                name: format!("the component {}", component.name),
+                bytes: component.seal.bytes,
+                limit_kib: budgets.component,
+                parts: component.parts()?,
+            });
+        }
+        Ok(measured)
     }
 }
 
@@ -357,6 +386,7 @@ mod tests {
             kernel: path.join("kontor"),
             program: path.join("kontor"),
             boot: BootFiles { grub: path.clone(), system: path.clone() },
+            components: Vec::new(),
         };
         files.measured(&product, all, |program| match program == path.join("kontor") {
             true => Ok(vec![("crate tokio".to_owned(), 4096)]),

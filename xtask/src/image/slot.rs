@@ -2,16 +2,19 @@
 //!
 //! GRUB reads it, and nothing ever mounts it writable: no journal, and only features GRUB has always known.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
 
 use anyhow::{Context, Result};
 use camino::Utf8Path;
+use kontor_component::Seal;
 use sha2::{Digest, Sha256};
 
 use super::disk::named_guid;
-use super::process::{run, run_fed};
+use super::process::run_fed;
 use super::step::hex;
+use crate::component::Sealed;
 use crate::tools::Tools;
 
 /// What a release calls itself.
@@ -51,14 +54,20 @@ impl Release {
     }
 }
 
-/// The manifest of a slot with these files.
+/// The manifest of a slot with these files, which runs these components.
 #[must_use]
-pub fn manifest(release: &Release, kernel: &str, files: &[(&str, &[u8])]) -> String {
+pub fn manifest(release: &Release, kernel: &str, files: &[(&str, &[u8])], components: &[Sealed]) -> String {
     let mut text = release.to_toml(kernel);
     for (name, bytes) in files {
         let hash = hex(&Sha256::digest(bytes));
         // Writing into a string cannot fail.
         let _ = write!(text, "\n[[file]]\nname = \"{name}\"\nsize = {}\nsha256 = \"{hash}\"\n", bytes.len());
+    }
+    for Sealed { name, seal: Seal { bytes, sha256, verity }, .. } in components {
+        let _ = write!(
+            text,
+            "\n[[component]]\nname = \"{name}\"\nsize = {bytes}\nsha256 = \"{sha256}\"\nverity = \"{verity}\"\n"
+        );
     }
     text
 }
@@ -83,25 +92,47 @@ pub fn make(
 
 fn write_tar(files: &[(&str, &[u8])], epoch_s: u32, output: impl Write) -> Result<()> {
     let mut tar = tar::Builder::new(output);
+    let mut folders = BTreeSet::new();
     for (name, bytes) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(epoch_s.into());
+        if let Some((folder, _)) = name.split_once('/')
+            && folders.insert(folder)
+        {
+            let mut header = header(tar::EntryType::Directory, 0, 0o755, epoch_s);
+            tar.append_data(&mut header, format!("{folder}/"), std::io::empty())?;
+        }
+        let mut header = header(tar::EntryType::Regular, bytes.len() as u64, 0o644, epoch_s);
         tar.append_data(&mut header, name, *bytes)?;
     }
     Ok(tar.into_inner()?.flush()?)
 }
 
-/// Makes `system.img` in `out`: empty, ready for sealed component images.
+fn header(kind: tar::EntryType, size: u64, mode: u32, epoch_s: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_mtime(epoch_s.into());
+    header
+}
+
+/// Makes `system.img` in `out`, with the components' images. The box seals them with fs-verity when it first mounts the
+/// partition: no tool can do so here.
 ///
 /// # Errors
-/// When mke2fs fails.
-pub fn make_system(out: &Utf8Path, size_mib: u64, epoch_s: u32, tools: &Tools) -> Result<()> {
+/// When the images do not fit or mke2fs fails.
+pub fn make_system(
+    out: &Utf8Path,
+    size_mib: u64,
+    images: &[(&str, &[u8])],
+    epoch_s: u32,
+    tools: &Tools,
+) -> Result<()> {
     // fs-verity needs blocks of the page size.
     let mut command = ext4(tools, "verity", "system", epoch_s)?;
-    command.args(["-t", "ext4", out.join("system.img").as_str(), &format!("{size_mib}M")]);
-    run(command).map(drop)
+    command.args(["-t", "ext4", "-d", "-", out.join("system.img").as_str(), &format!("{size_mib}M")]);
+    run_fed(command, |input| write_tar(images, epoch_s, input))
+        .with_context(|| format!("the components do not fit {size_mib} MiB, or mke2fs failed"))
+        .map(drop)
 }
 
 /// `mke2fs` with everything fixed that would be random or taken from the clock.
@@ -160,7 +191,12 @@ mod tests {
             date: "2026-11-21".to_owned(),
             epoch_s: 1_795_219_200,
         };
-        insta::assert_snapshot!(manifest(&release, "6.12.1", &[("vmlinuz", b"kernel"), ("initrd", b"")]));
+        insta::assert_snapshot!(manifest(
+            &release,
+            "6.12.1",
+            &[("vmlinuz", b"kernel"), ("initrd", b"")],
+            &[]
+        ));
         insta::assert_snapshot!(release.os_release());
     }
 }

@@ -99,6 +99,16 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// How many bytes each origin (a package, mostly) adds.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(String, u64)> {
+        let mut sizes = BTreeMap::new();
+        for (_, node) in self.iter() {
+            *sizes.entry(node.origin.clone()).or_insert(0) += node.len();
+        }
+        sizes.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
+    }
+
     /// Adds a node; the same node twice is fine, and a directory may be named by many packages.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use self::inside::{Order, Seen};
 use self::surroundings::Surroundings;
 use crate::archive::cache::{Cache, FetchOptions, hash_file};
 use crate::archive::lock_file::LockFile;
+use crate::image::declaration::Product;
 use crate::image::plan::{BASE_SET, TOOLS_SET};
 use crate::scratch;
 use crate::tools::Tools;
@@ -123,7 +124,10 @@ pub struct Sets {
 fn provide(options: &Options, workspace: &Workspace) -> Result<Sets> {
     let mut lock = LockFile::load(workspace.lock_file())?;
     let cache = Cache::open(&options.fetch)?;
-    cache.provide(&mut lock, &[BASE_SET, TOOLS_SET, SET])?;
+    let product = Product::load(&workspace.product(&options.product))?;
+    let components = product.component.iter().map(String::as_str);
+    let sets: Vec<&str> = [BASE_SET, TOOLS_SET, SET].into_iter().chain(components).collect();
+    cache.provide(&mut lock, &sets)?;
     let target = workspace.target();
     Ok(Sets {
         own: Tools::prepare(&lock, &cache, &target)?,

@@ -25,6 +25,22 @@ pub struct Component {
     pub texts: Vec<Text>,
 }
 
+/// Sorted, and each once: what is in several root file systems needs what it needs in any of them.
+#[must_use]
+pub fn united(mut components: Vec<Component>) -> Vec<Component> {
+    components.sort();
+    components.dedup_by(|next, first| {
+        let same = next.purl == first.purl;
+        if same {
+            first.needs.append(&mut next.needs);
+            first.needs.sort();
+            first.needs.dedup();
+        }
+        same
+    });
+    components
+}
+
 /// The kind of a component, in CycloneDX's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

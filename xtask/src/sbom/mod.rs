@@ -111,8 +111,10 @@ impl Source<'_> {
         let release = &self.plan.release;
         let mut key =
             Key::new("sbom", VERSION).with(&release.product).with(&release.version).with(&release.date);
-        key.add(self.declared()?.fingerprint().as_bytes());
-        for package in self.packages()? {
+        for declared in self.declared()? {
+            key.add(declared.fingerprint().as_bytes());
+        }
+        for package in self.groups()?.into_iter().flatten() {
             key.add(package.sha256.as_bytes());
         }
         for path in crates::inputs(self.workspace)? {
@@ -121,11 +123,22 @@ impl Source<'_> {
         Ok(key)
     }
 
-    /// Every package with something in the image.
-    fn packages(&self) -> Result<Vec<&LockedPackage>> {
-        let base = self.lock.set(BASE_SET)?.iter();
+    /// The base's set and those of the components.
+    fn sets(&self) -> impl Iterator<Item = &str> {
+        [BASE_SET].into_iter().chain(self.plan.components.iter().map(|component| component.name()))
+    }
+
+    /// Every package with something in the image, by root file system: what a package needs is met within its own. The same
+    /// package may be in several of them, also in another version.
+    fn groups(&self) -> Result<Vec<Vec<&LockedPackage>>> {
         let tools = self.lock.set(TOOLS_SET)?.iter();
-        Ok(base.chain(tools.filter(|package| BOOT_CODE.contains(&package.name.as_str()))).collect())
+        let boot_code = tools.filter(|package| BOOT_CODE.contains(&package.name.as_str()));
+        let mut groups = self
+            .sets()
+            .map(|set| Ok(self.lock.set(set)?.iter().collect()))
+            .collect::<Result<Vec<Vec<_>>>>()?;
+        groups[0].extend(boot_code);
+        Ok(groups)
     }
 
     /// The parts, from the lock files and from inside the packages.
@@ -133,18 +146,22 @@ impl Source<'_> {
     /// # Errors
     /// When a package or crate cannot be read, or names no licence.
     pub fn gather(&self) -> Result<Sbom> {
-        let packages = self.packages()?;
-        let facts = facts::facts(&packages, self.cache, &self.workspace.target())?;
-        let mut components = debian::components(&packages, &facts, &self.documentation(&packages, &facts)?)?;
+        let groups = self.groups()?;
+        let mut components = Vec::new();
+        for packages in &groups {
+            let facts = facts::facts(packages, self.cache, &self.workspace.target())?;
+            components.extend(debian::components(packages, &facts, &self.documentation(packages, &facts)?)?);
+        }
         let crates = crates::components(self.workspace)?;
         let declared = self.declared()?;
         let asked = |package: &&&LockedPackage| self.is_asked_for(package, &declared);
-        let roots = packages.iter().filter(asked).map(|package| debian::purl(package));
+        let roots = groups.iter().flatten().filter(asked).map(|package| debian::purl(package));
         let mut roots: Vec<String> =
             roots.chain(crates.first().map(|program| program.purl.clone())).collect();
         components.extend(crates);
-        components.sort();
+        let components = component::united(components);
         roots.sort();
+        roots.dedup();
         let release = &self.plan.release;
         Ok(Sbom {
             product: release.product.clone(),
@@ -168,13 +185,17 @@ impl Source<'_> {
         Ok(found.iter().map(|package| package.name.clone()).zip(facts).collect())
     }
 
-    fn declared(&self) -> Result<Declaration> {
+    fn declared(&self) -> Result<Vec<Declaration>> {
         let mut sets = sets::load(&self.workspace.root().join("rootfs"))?;
-        sets.remove(BASE_SET).with_context(|| format!("no file below rootfs/ declares the set {BASE_SET:?}"))
+        let mut take = |set: &str| {
+            sets.remove(set).with_context(|| format!("no file below rootfs/ declares the set {set:?}"))
+        };
+        self.sets().map(&mut take).collect()
     }
 
-    fn is_asked_for(&self, package: &LockedPackage, declared: &Declaration) -> bool {
-        let named = declared.closure.iter().chain(&declared.single).any(|name| *name == package.name);
+    fn is_asked_for(&self, package: &LockedPackage, declared: &[Declaration]) -> bool {
+        let names = declared.iter().flat_map(|one| one.closure.iter().chain(&one.single));
+        let named = names.into_iter().any(|name| *name == package.name);
         named || package.name == self.plan.kernel.name || BOOT_CODE.contains(&package.name.as_str())
     }
 }
