@@ -133,6 +133,28 @@ impl Disk {
         self.file.write_all_at(&vec![0xa5; 1 << 20], start).context("spoil the initrd")
     }
 
+    /// Flips a bit of the first component's image, this far in it.
+    ///
+    /// # Errors
+    /// When there is no image on the system partition, or any I/O error.
+    pub fn flip_in_component(&self, at: u64) -> Result<()> {
+        // The superblock of EROFS, after a boot block.
+        const MAGIC: (u64, [u8; 4]) = (1024, [0xe2, 0xe1, 0xf5, 0xe0]);
+        let (offset, length) = self.partition(PartitionKind::System)?;
+        let mut begins = [0; 4];
+        for block in (0..length).step_by(4096) {
+            self.file.read_exact_at(&mut begins, offset + block + MAGIC.0).context("search the image")?;
+            if begins == MAGIC.1 {
+                let place = offset + block + at;
+                let mut byte = [0];
+                self.file.read_exact_at(&mut byte, place)?;
+                byte[0] ^= 0x10;
+                return self.file.write_all_at(&byte, place).context("flip a bit of the image");
+            }
+        }
+        bail!("no image of a component on {}", self.path.display())
+    }
+
     /// The first block of the slot that begins like a newc archive: file data begins on block boundaries.
     fn find_initrd(&self, offset: u64, length: u64) -> Result<u64> {
         const BLOCK: usize = 1024;

@@ -39,6 +39,7 @@ pub mod peers;
 pub mod probe;
 pub mod ready;
 pub mod serial;
+pub mod smb;
 pub mod stack;
 pub mod traffic;
 pub mod vm;

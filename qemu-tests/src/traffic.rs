@@ -131,6 +131,29 @@ impl World {
         Ok(())
     }
 
+    /// Sends `bytes` and waits for an answer, whose length `length` tells as soon as enough of it is there.
+    ///
+    /// # Errors
+    /// When the connection is broken before the answer is whole.
+    pub fn exchange(
+        &mut self,
+        connection: Connection,
+        bytes: &[u8],
+        limit: Duration,
+        length: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Result<Vec<u8>> {
+        self.send(connection, bytes)?;
+        let mut received = Vec::new();
+        self.wait_for("an answer", limit, |world| {
+            let socket = world.pc(connection.pc).tcp(connection.socket);
+            read_all(socket, &mut received);
+            let whole = length(&received).is_some_and(|length| received.len() >= length);
+            ensure!(whole || socket.may_recv(), "the connection was dropped: {received:02x?}");
+            Ok(whole.then_some(()))
+        })?;
+        Ok(received)
+    }
+
     /// Gives a connection up at once.
     pub fn close(&mut self, connection: Connection) {
         self.pc(connection.pc).hang_up(connection.socket);

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The second restart. The first comes at once: an office is back within a second, and one that ends again
 /// at once costs one start more.
 pub(crate) const FIRST: Duration = Duration::from_millis(100);
-/// A service that never comes up costs at most one start in this time.
-pub(crate) const CAP: Duration = Duration::from_secs(30);
+/// The longest pause of whom the office waits for: one that never comes up costs at most one start in this time.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A service that ran this long starts again from [`FIRST`].
 pub(crate) const STABLE: Duration = Duration::from_secs(60);
 
@@ -15,11 +15,12 @@ pub(crate) const STABLE: Duration = Duration::from_secs(60);
 pub(crate) struct Backoff {
     failures: u32,
     random: u64,
+    longest: Duration,
 }
 
 impl Backoff {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self { failures: 0, random: seed }
+    pub(crate) const fn new(seed: u64, longest: Duration) -> Self {
+        Self { failures: 0, random: seed, longest }
     }
 
     pub(crate) const fn reset(&mut self) {
@@ -38,7 +39,7 @@ impl Backoff {
         match before.checked_sub(1) {
             None => Duration::ZERO,
             Some(exponent) => {
-                let doubled = FIRST.saturating_mul(1 << exponent.min(16)).min(CAP);
+                let doubled = FIRST.saturating_mul(1 << exponent.min(16)).min(self.longest);
                 doubled * (75 + self.below(51)) / 100
             }
         }
@@ -62,10 +63,10 @@ mod tests {
     #[test]
     fn delays_double_to_the_cap_within_the_jitter() {
         for seed in 0..200 {
-            let mut backoff = Backoff::new(seed);
+            let mut backoff = Backoff::new(seed, LONGEST_PAUSE);
             assert_eq!(backoff.next_delay(), Duration::ZERO, "the first restart comes at once");
             for failure in 0..40 {
-                let middle = FIRST.saturating_mul(1 << failure.min(16)).min(CAP);
+                let middle = FIRST.saturating_mul(1 << failure.min(16)).min(LONGEST_PAUSE);
                 let delay = backoff.next_delay();
                 assert!(delay >= middle * 3 / 4 && delay <= middle * 5 / 4, "{failure}: {delay:?}");
             }
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_daemon_killed_again_and_again_is_soon_back_four_times() {
-        let mut backoff = Backoff::new(7);
+        let mut backoff = Backoff::new(7, LONGEST_PAUSE);
         assert!((0..4).all(|_| backoff.next_delay() < Duration::from_millis(600)));
     }
 }

@@ -14,6 +14,7 @@ mod message;
 mod service;
 mod supervisor;
 
+pub use backoff::LONGEST_PAUSE;
 pub use health::{GOOD_AFTER, Health, STARVE_AFTER};
 pub use message::Message;
 pub use service::{Exit, Kind, Readiness, Spec, State};

@@ -23,8 +23,12 @@ pub struct Spec {
     pub stop_deadline: Duration,
     /// Whether SIGHUP makes it read its configuration again.
     pub reloads: bool,
-    /// A one-shot that only runs when it is asked for; until then it counts as done.
+    /// Only runs when it is asked for; until then it counts as done.
     pub on_demand: bool,
+    /// A daemon that may have nothing to do here: when it ends with code 0 it is done, until the configuration changes.
+    pub optional: bool,
+    /// Longest pause between two starts of one that fails again and again.
+    pub longest_pause: Duration,
 }
 
 /// Daemon or one-shot.
@@ -147,6 +151,8 @@ pub(crate) struct Service {
     pub(crate) reload_pending: bool,
     /// A one-shot that has done its work: what it made is there, whatever becomes of a later run.
     pub(crate) succeeded: bool,
+    /// An optional daemon that has said there is nothing to do.
+    pub(crate) declined: bool,
     /// Since when a daemon that was ready is not any more, without having been asked.
     pub(crate) down_since: Option<Duration>,
     pub(crate) backoff: Backoff,
@@ -180,6 +186,26 @@ impl Service {
             State::Backoff { until } => Some(until),
             _ => None,
         }
+    }
+
+    /// Whether a process that ended like this did what it was for.
+    pub(crate) fn is_done_by(&self, exit: Exit) -> bool {
+        exit == Exit::Code(0) && (self.spec.kind == Kind::OneShot || self.spec.optional)
+    }
+
+    /// Whether another configuration may make a difference to it, which does not run.
+    pub(crate) const fn may_have_work(&self) -> bool {
+        self.declined || self.spec.optional && matches!(self.state, State::Backoff { .. })
+    }
+
+    /// It did what it was for.
+    pub(crate) fn succeed(&mut self) {
+        self.state = State::Done;
+        self.succeeded = self.spec.kind == Kind::OneShot;
+        self.declined = !self.succeeded;
+        self.released = true;
+        self.down_since = None;
+        self.backoff.reset();
     }
 
     /// The next watchdog deadline, counted from `now`.

@@ -102,7 +102,7 @@ impl Supervisor {
             }
             let after = spec.after.iter().map(|name| find(name).ok_or(SpecError::After(spec.name, name)));
             let after = after.collect::<Result<Vec<_>, _>>()?;
-            let backoff = Backoff::new(seed.wrapping_add(services.len() as u64));
+            let backoff = Backoff::new(seed.wrapping_add(services.len() as u64), spec.longest_pause);
             services.push(Service {
                 state: if spec.on_demand { State::Done } else { State::Waiting },
                 released: spec.on_demand,
@@ -112,6 +112,7 @@ impl Supervisor {
                 detail: String::new(),
                 reload_pending: false,
                 succeeded: false,
+                declined: false,
                 down_since: None,
                 backoff,
             });
@@ -214,13 +215,11 @@ impl Supervisor {
         self.outputs.push_back(Output::Kill(id));
         match self.services[id].state {
             State::Stopping { then, .. } => self.ended_as_asked(id, now, then),
-            _ if self.services[id].spec.kind == Kind::OneShot && exit == Exit::Code(0) => {
-                let service = &mut self.services[id];
-                service.state = State::Done;
-                service.succeeded = true;
-                service.released = true;
-                service.backoff.reset();
-                self.outputs.push_back(Output::Finished { id, success: true });
+            _ if self.services[id].is_done_by(exit) => {
+                self.services[id].succeed();
+                if self.services[id].spec.kind == Kind::OneShot {
+                    self.outputs.push_back(Output::Finished { id, success: true });
+                }
             }
             _ => {
                 self.services[id].fail(now);
@@ -295,10 +294,17 @@ impl Supervisor {
     }
 
     /// Every reloadable daemon reads its configuration again; one that is starting does so when ready, as a
-    /// signal before its handler is installed would kill it.
+    /// signal before its handler is installed would kill it. An optional one that had nothing to do, or failed, is started:
+    /// with another configuration it may have, or may not.
     pub fn reload(&mut self) {
         for (id, service) in self.services.iter_mut().enumerate().filter(|(_, s)| s.spec.reloads) {
             match service.state {
+                State::Done | State::Backoff { .. } if service.may_have_work() && !self.shutting_down => {
+                    service.declined = false;
+                    service.backoff.reset();
+                    service.state = State::Launching;
+                    self.outputs.push_back(Output::Spawn(id));
+                }
                 State::Running { pid, .. } => {
                     self.outputs.push_back(Output::Signal(id, pid, SignalKind::Reload));
                 }

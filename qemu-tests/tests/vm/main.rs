@@ -17,6 +17,7 @@ mod office;
 mod outside;
 mod power_cut;
 mod process_faults;
+mod samba;
 mod scene;
 mod site;
 mod slots;
@@ -80,6 +81,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a-kernel-panic-is-a-reboot", kernel_faults::panic),
     ("a-frozen-process-1-is-reset-by-the-watchdog", kernel_faults::frozen_process_1),
     ("orderly-ends-consume-no-tries", kernel_faults::orderly_ends),
+    ("a-domain-controller-on-the-box", samba::domain_controller),
+    ("a-flipped-byte-in-a-component-s-image", samba::flipped_byte),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),

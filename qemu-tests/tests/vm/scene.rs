@@ -26,7 +26,12 @@ pub(crate) struct Scene {
 impl Scene {
     /// A box with these options, but a site with a root shell.
     pub(crate) fn open(world: &mut World, options: BoxOptions) -> Result<Self> {
-        let office = Office::boot(world, &BoxOptions { site: Some(site_with_root_shell()), ..options })?;
+        Self::open_with_site(world, &BoxOptions { site: Some(site_with_root_shell()), ..options })
+    }
+
+    /// The same with the site of these options, which must allow a root shell.
+    pub(crate) fn open_with_site(world: &mut World, options: &BoxOptions) -> Result<Self> {
+        let office = Office::boot(world, options)?;
         world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
         if let Err(error) = office.wait_until_online(world) {
             world.log_in(office.gateway)?;

@@ -11,9 +11,9 @@ use kontor_sys::spawn::confine;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chdir, chroot};
 
-use super::INSIDE;
 use super::outside::pid_inside;
 use super::runner::{capabilities_of_tools, environment};
+use super::{INSIDE, service};
 
 /// Name spaces to enter, the one for mounts last: then this process sees no paths of its own any more.
 const SPACES: [(&str, CloneFlags); 5] = [
@@ -42,6 +42,21 @@ pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
     // A child, not this process: the name space for processes holds for children only.
     let status = command.status().with_context(|| program.display().to_string())?;
     std::process::exit(status.code().unwrap_or(1));
+}
+
+/// Runs a tool of a component of this box for an operator: one of its commands, or without the name of one, its first.
+/// Nothing else: that takes a root shell.
+pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
+    let manifest = service::shipped(component)?.manifest;
+    let known = |word: &&String| manifest.command.iter().any(|command| command.name == **word);
+    let first = match words.first().filter(known) {
+        Some(_) => None,
+        None => Some(manifest.command.first().context("it has no commands")?.name.clone()),
+    };
+    let run = service::run_directory(component).display().to_string();
+    let flags = ["--run".to_owned(), run, "--".to_owned()];
+    let words: Vec<String> = flags.into_iter().chain(first).chain(words.iter().cloned()).collect();
+    self::run(&words).with_context(|| format!("{component} (`status` and `logs {component}` say how it is)"))
 }
 
 fn enter(pid: i32) -> anyhow::Result<()> {

@@ -4,25 +4,33 @@
 //! component: it puts the component's root together ([`root`]), prepares what its services read ([`office`]) and supervises
 //! them ([`runner`]). Whatever a component does, it does in there; when either of the two ends, everything in there ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use kontor_component::{MANIFEST_PATH, Manifest};
 use serde::{Deserialize, Serialize};
 
 mod exec;
+mod image;
 mod office;
 mod outside;
 mod processes;
 mod root;
 mod runner;
 mod samba;
+mod service;
 mod setup;
+
+pub(crate) use exec::tool;
+use image::Root;
+use outside::Follow;
 
 /// How the process inside is called, by which `main` tells it from PID 1 of the box.
 pub(crate) const INSIDE: &str = "kontor-component";
 
 const USAGE: &str = "usage: kontor component run --root DIR --state DIR --run DIR --site FILE --board FILE
        kontor component exec --run DIR -- NAME [arguments]
+       kontor component service NAME
 
 run   runs the component whose root directory is given, until SIGTERM
       --root   its root, read-only in the component
@@ -30,12 +38,15 @@ run   runs the component whose root directory is given, until SIGTERM
       --run    where it says how it is doing
       --site   the office's site file
       --board  the machine's board file
-exec  runs one of the component's operator commands, or a program by its absolute path";
+exec  runs one of the component's operator commands, or a program by its absolute path
+service
+      runs the component NAME of this box's release, from its image; PID 1 starts this";
 
 /// Where everything is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Places {
-    root: PathBuf,
+    name: String,
+    root: Root,
     state: PathBuf,
     run: PathBuf,
     site: PathBuf,
@@ -45,8 +56,12 @@ struct Places {
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let (command, rest) = args.split_first().map_or(("", args), |(first, rest)| (first.as_str(), rest));
     match command {
-        "run" => outside::run(&Places::parse(rest)?),
+        "run" => outside::run(&Places::of_a_directory(rest)?, Follow::Nothing),
         "exec" => exec::run(rest),
+        "service" => match rest {
+            [name] => service::run(name),
+            _ => bail!("which component?\n{USAGE}"),
+        },
         setup::ARGUMENT => setup::run(rest),
         "--help" | "help" => {
             println!("{USAGE}");
@@ -65,7 +80,23 @@ pub(crate) fn inside(args: &[String]) -> anyhow::Result<()> {
     result
 }
 
+/// The manifest of the component whose root is a directory.
+fn manifest(root: &Path) -> anyhow::Result<Manifest> {
+    let path = root.join(MANIFEST_PATH.trim_start_matches('/'));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Manifest::parse(&text).with_context(|| path.display().to_string())
+}
+
 impl Places {
+    /// Those of a component whose root is a directory, which says what it is called.
+    fn of_a_directory(args: &[String]) -> anyhow::Result<Self> {
+        let mut places = Self::parse(args)?;
+        if let Root::Directory(root) = &places.root {
+            places.name = manifest(root)?.name;
+        }
+        Ok(places)
+    }
+
     fn parse(args: &[String]) -> anyhow::Result<Self> {
         let [mut root, mut state, mut run, mut site, mut board] = [const { None }; 5];
         let mut words = args.iter();
@@ -83,8 +114,10 @@ impl Places {
         }
         let given =
             |place: Option<PathBuf>, flag| place.with_context(|| format!("{flag} is missing\n{USAGE}"));
+        let root = given(root, "--root")?;
         Ok(Self {
-            root: given(root, "--root")?,
+            name: String::new(),
+            root: Root::Directory(root),
             state: given(state, "--state")?,
             run: given(run, "--run")?,
             site: given(site, "--site")?,
@@ -101,7 +134,8 @@ mod tests {
     fn every_place_must_be_named() {
         let parse = |line: &str| Places::parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let places = parse("--root /r --state /s --run /x --board /b --site /site.toml").unwrap();
-        assert_eq!((places.root, places.site), ("/r".into(), "/site.toml".into()));
+        assert!(matches!(places.root, Root::Directory(root) if root == Path::new("/r")));
+        assert_eq!(places.site, Path::new("/site.toml"));
         assert!(
             parse("--root /r --state /s --run /x --board /b")
                 .unwrap_err()

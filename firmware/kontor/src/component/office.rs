@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use kontor_config::{Board, Site};
 
-use super::samba;
+use super::{Places, samba};
 
 /// The site file inside the component, and the board it is for: what runs in there reads them once more.
 const SITE: &str = "site.toml";
@@ -24,22 +24,37 @@ pub(super) struct Office {
     pub(super) host_name: String,
     /// Names below /run/kontor, and contents.
     files: Vec<(&'static str, String)>,
+    /// What all that was made from.
+    texts: Texts,
+}
+
+/// The site file and the board file.
+#[derive(Debug)]
+struct Texts {
+    site: String,
+    board: String,
 }
 
 impl Office {
-    /// What the site file says of a component.
+    /// What the site file says of a component; nothing when it has no table for it.
     ///
     /// # Errors
-    /// When a file is wrong, or says nothing of this component.
-    pub(super) fn of(component: &str, site_file: &Path, board_file: &Path) -> anyhow::Result<Self> {
-        let (site_text, board_text) = (read(site_file)?, read(board_file)?);
-        let site = parse(site_file, &site_text, board_file, &board_text)?;
-        let (role, mut files) = match component {
-            samba::NAME => samba::office(&site).with_context(|| site_file.display().to_string())?,
-            _ => bail!("this firmware knows no component {component:?}"),
+    /// When a file is wrong.
+    pub(super) fn of(places: &Places) -> anyhow::Result<Option<Self>> {
+        let texts = Texts { site: read(&places.site)?, board: read(&places.board)? };
+        let site = parse(&places.site, &texts.site, &places.board, &texts.board)?;
+        let told = match places.name.as_str() {
+            samba::NAME => samba::office(&site),
+            name => bail!("this firmware knows no component {name:?}"),
         };
-        files.extend([(SITE, site_text), (BOARD, board_text)]);
-        Ok(Self { role, host_name: site.office.host_name, files })
+        let host_name = site.office.host_name;
+        Ok(told.map(|(role, files)| Self { role, host_name, files, texts }))
+    }
+
+    /// Whether a component that has been told this has nothing new to hear from `other`: of a site file, most is none of
+    /// its business.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        (&self.role, &self.host_name, &self.files) == (&other.role, &other.host_name, &other.files)
     }
 
     /// Writes the files below `directory`, readable for the component's root alone where they may hold secrets.
@@ -48,10 +63,11 @@ impl Office {
     /// The kernel's.
     pub(super) fn write_files(&self, directory: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(directory)?;
-        for (name, content) in &self.files {
+        let rendered = self.files.iter().map(|(name, content)| (*name, content));
+        for (name, content) in rendered.chain([(SITE, &self.texts.site), (BOARD, &self.texts.board)]) {
             let path = directory.join(name);
             fs::write(&path, content).with_context(|| path.display().to_string())?;
-            let mode = if *name == SITE { 0o600 } else { 0o644 };
+            let mode = if name == SITE { 0o600 } else { 0o644 };
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use kontor_supervise::Message;
 use kontor_sys::file::write_atomic;
 use kontor_sys::notify::Notifier;
@@ -18,10 +18,12 @@ use kontor_sys::signal::Signals;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::image::Root;
+use super::office::Office;
 use super::{INSIDE, Places};
 
 /// What is wrong when the kernel refuses.
@@ -31,14 +33,60 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The file in the run directory with the number of the process inside, as the outside sees it.
 pub(super) const PID_FILE: &str = "pid";
 
-/// Runs the component until it ends or SIGTERM comes.
-pub(super) fn run(places: &Places) -> anyhow::Result<()> {
+/// What a component that runs follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// The site file, which is read again at SIGHUP.
+    Site,
+    /// Nothing: a developer ends it and starts it again.
+    Nothing,
+}
+
+/// How a component came to its end.
+#[derive(Debug)]
+enum End {
+    /// By itself.
+    Itself(ExitStatus),
+    /// By SIGTERM.
+    Asked,
+    /// The site file now says something else of it.
+    Changed,
+}
+
+/// Runs the component until it ends, SIGTERM comes, or the site file has nothing for it any more. When the site file says
+/// something else, it is stopped and started with that.
+pub(super) fn run(places: &Places, follow: Follow) -> anyhow::Result<()> {
     [&places.state, &places.run].into_iter().try_for_each(|directory| private_directory(directory))?;
     // The number of the process inside is in there: one holder, one number.
     let _run = hold(&places.run)?;
-    let signals = Signals::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD])?;
-    // Holds for children only. The other name spaces are made inside: this process keeps its paths.
-    unshare(CloneFlags::CLONE_NEWPID).context(ROOT_ONLY)?;
+    let handled = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGHUP];
+    let count = if follow == Follow::Site { handled.len() } else { handled.len() - 1 };
+    let mut signals = Signals::new(&handled[..count])?;
+    let own = File::open("/proc/self/ns/pid").context("/proc/self/ns/pid")?;
+    loop {
+        let Some(office) = Office::of(places)? else {
+            ensure!(follow == Follow::Site, "{} has no [{}]", places.site.display(), places.name);
+            Notifier::from_environment().status(&format!("off: the site file has no [{}]", places.name));
+            return Ok(());
+        };
+        // Holds for children only, once: who has had a process 1 in there goes back before the next. The other name spaces
+        // are made inside: this process keeps its paths.
+        setns(&own, CloneFlags::CLONE_NEWPID)
+            .and_then(|()| unshare(CloneFlags::CLONE_NEWPID))
+            .context(ROOT_ONLY)?;
+        match session(places, &office, &mut signals)? {
+            End::Itself(status) if !status.success() => bail!("the component ended: {status}"),
+            End::Itself(_) | End::Asked => return Ok(()),
+            End::Changed => println!("the site file says something else now: starting anew"),
+        }
+    }
+}
+
+/// From the start of the process inside to its end.
+fn session(places: &Places, office: &Office, signals: &mut Signals) -> anyhow::Result<End> {
+    if let Root::Image(image) = &places.root {
+        image.seal_if_new()?;
+    }
     let (ours, theirs) = UnixStream::pair().context("a socket pair")?;
     ours.set_nonblocking(true)?;
     let pid_file = places.run.join(PID_FILE);
@@ -47,14 +95,22 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     if written.is_err() {
         child.kill()?;
     }
-    let ended = attend(&mut child, &ours, signals);
+    let changed = || has_changed(places, office);
+    let ended = attend(&mut child, &ours, signals, changed);
     let _ = fs::remove_file(&pid_file);
     written.with_context(|| pid_file.display().to_string())?;
-    let (status, asked) = ended?;
-    if asked || status.success() {
-        return Ok(());
+    ended
+}
+
+/// Whether the site file says something else of the component; one that cannot be read says nothing.
+fn has_changed(places: &Places, office: &Office) -> bool {
+    match Office::of(places) {
+        Ok(now) => !now.is_some_and(|now| office.says_the_same(&now)),
+        Err(error) => {
+            eprintln!("error: {error:#}; it goes on as it is");
+            false
+        }
     }
-    bail!("the component ended: {status}");
 }
 
 /// Files in there may be set-id, and are a component's business alone: nobody else gets at them.
@@ -83,32 +139,42 @@ fn start_inside(places: &Places, channel: OwnedFd) -> anyhow::Result<Child> {
     command.spawn().context("cannot start the process inside")
 }
 
-/// Until the process inside has ended; whether that was asked for.
-fn attend(child: &mut Child, channel: &UnixStream, signals: Signals) -> anyhow::Result<(ExitStatus, bool)> {
+/// Until the process inside has ended, by itself or because it is told to.
+fn attend(
+    child: &mut Child,
+    channel: &UnixStream,
+    signals: &mut Signals,
+    changed: impl Fn() -> bool,
+) -> anyhow::Result<End> {
     let notifier = Notifier::from_environment();
     let pid = Pid::from_raw(i32::try_from(child.id())?);
-    let mut signals = signals;
     let mut channel = Some(channel);
-    let mut deadline: Option<Instant> = None;
+    let mut told: Option<(Instant, End)> = None;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok((status, deadline.is_some()));
+            return Ok(told.map_or(End::Itself(status), |(_, why)| why));
         }
-        if deadline.is_some_and(|at| at <= Instant::now()) {
+        if let Some((_, why)) = told.take_if(|(deadline, _)| *deadline <= Instant::now()) {
             eprintln!("error: it did not end within {} s, killed", STOP_LIMIT.as_secs());
             // Process 1 takes everything in its name space along.
             child.kill()?;
-            return Ok((child.wait()?, true));
+            child.wait()?;
+            return Ok(why);
         }
-        wait(&signals, channel, deadline);
+        wait(signals, channel, told.as_ref().map(|(deadline, _)| *deadline));
         // Closed before everybody in there is gone, which may take a while on a disk that hangs.
         channel = channel.filter(|channel| pass_on(channel, &notifier));
         for signal in signals.by_ref() {
-            if signal != Signal::SIGCHLD {
-                deadline.get_or_insert(Instant::now() + STOP_LIMIT);
-                // Gone already: its end is seen in the next round.
-                let _ = kill(pid, Signal::SIGTERM);
-            }
+            let why = match signal {
+                Signal::SIGCHLD => continue,
+                Signal::SIGHUP if told.is_some() || !changed() => continue,
+                Signal::SIGHUP => End::Changed,
+                _ => End::Asked,
+            };
+            let deadline = told.map_or_else(|| Instant::now() + STOP_LIMIT, |(deadline, _)| deadline);
+            told = Some((deadline, why));
+            // Gone already: its end is seen in the next round.
+            let _ = kill(pid, Signal::SIGTERM);
         }
     }
 }

@@ -23,22 +23,22 @@ const KERNEL_SETTINGS: [&str; 9] =
 const RUN_LIMIT: &str = "mode=0755,size=32m,nr_inodes=4096";
 const TMP_LIMIT: &str = "mode=1777,size=256m,nr_inodes=65536";
 
-/// Leaves the box's mounts, host name and System V IPC; the network stays that of the box.
+/// Leaves the box's mounts, host name and System V IPC; the network stays that of the box. What is mounted from now on, the box
+/// does not see.
 ///
 /// # Errors
 /// When the kernel refuses.
-fn leave_the_box() -> anyhow::Result<()> {
+pub(super) fn leave_the_box() -> anyhow::Result<()> {
     let spaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
-    unshare(spaces).context(ROOT_ONLY)
+    unshare(spaces).context(ROOT_ONLY)?;
+    none("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)
 }
 
-/// Makes `root` the root, with the manifest's state directories from `state` in it.
+/// Makes `root` the root of a process that has left the box, with the manifest's state directories from `state` in it.
 ///
 /// # Errors
 /// The kernel's, and when a mount point is missing in the image.
 pub(super) fn enter(root: &Path, state: &Path, manifest: &Manifest, host_name: &str) -> anyhow::Result<()> {
-    leave_the_box()?;
-    none("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     bind(root, root, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     for directory in &manifest.state {
         let source = state.join(&directory.name);

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kontor_component::{MANIFEST_PATH, Manifest, Ready, Service};
-use kontor_supervise::{Id, Kind, Message, Output, Readiness, Spec, State, Supervisor};
+use kontor_component::{Manifest, Ready, Service};
+use kontor_supervise::{Id, Kind, LONGEST_PAUSE, Message, Output, Readiness, Spec, State, Supervisor};
 use kontor_sys::notify_socket::NotifySocket;
 use kontor_sys::signal::Signals;
 use kontor_sys::spawn::{Capability, Identity, Launch};
@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
 use super::processes::{kill_leftovers, kill_session, leader_of};
-use super::{Places, office, outside, root, setup};
+use super::{Places, manifest, office, outside, root, setup};
 use crate::init::{next_exit, now, send};
 
 /// Where services say that they are ready.
@@ -43,14 +43,15 @@ const MAX_LINE: usize = 1 << 10;
 pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     channel.set_nonblocking(true)?;
-    let path = places.root.join(MANIFEST_PATH.trim_start_matches('/'));
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
     // The preparation inherits it.
     let lock = outside::hold(&places.state)?;
-    let office = office::Office::of(&manifest.name, &places.site, &places.board)?;
+    let office = office::Office::of(places)?;
+    let office = office.with_context(|| format!("the site file has no [{}]", places.name))?;
     let signals = Signals::new(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT])?;
-    root::enter(&places.root, &places.state, &manifest, &office.host_name)?;
+    root::leave_the_box()?;
+    let root = places.root.mount(&places.run)?;
+    let manifest = manifest(&root)?;
+    root::enter(&root, &places.state, &manifest, &office.host_name)?;
     office.write_files(Path::new(office::DIRECTORY))?;
     let mut runner = Runner::new(manifest.services(&office.role), signals, channel)?;
     if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.channel)? {
@@ -309,6 +310,8 @@ fn spec(service: &Service) -> Spec {
         stop_deadline: Duration::from_secs(service.stop_s.into()),
         reloads: false,
         on_demand: false,
+        optional: false,
+        longest_pause: LONGEST_PAUSE,
     }
 }
 

@@ -38,9 +38,9 @@ struct Identity {
     host_name: String,
 }
 
-/// Role, and files below /run/kontor.
-pub(super) fn office(site: &Site) -> anyhow::Result<(String, Vec<(&'static str, String)>)> {
-    let samba = table(site)?;
+/// Role, and files below /run/kontor; nothing when the site file has no `[samba]`.
+pub(super) fn office(site: &Site) -> Option<(String, Vec<(&'static str, String)>)> {
+    let samba = site.samba.as_ref()?;
     let files = vec![
         ("smb.conf", kontor_samba::smb_conf(site, samba)),
         ("krb5.conf", kontor_samba::krb5_conf(samba)),
@@ -48,7 +48,7 @@ pub(super) fn office(site: &Site) -> anyhow::Result<(String, Vec<(&'static str, 
         ("resolv.conf", kontor_samba::resolv_conf(samba)),
         ("nsswitch.conf", kontor_samba::nsswitch_conf(samba.role)),
     ];
-    Ok((role(samba.role).to_owned(), files))
+    Some((role(samba.role).to_owned(), files))
 }
 
 /// As the site file and the manifest call it.

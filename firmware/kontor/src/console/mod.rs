@@ -106,7 +106,7 @@ impl Console {
             if self.changes.drain() {
                 self.refresh_at = self.refresh_at.min(self.refreshed_at + REFRESH_MIN);
             }
-            if !self.shell_has_terminal() {
+            if !self.program_has_terminal() {
                 let bytes = self.terminal.read().context("reading the terminal")?;
                 if !bytes.is_empty() {
                     self.session.handle_bytes(Instant::now(), &bytes);
@@ -127,7 +127,7 @@ impl Console {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.changes.as_fd(), PollFlags::POLLIN),
         ];
-        if !self.shell_has_terminal() {
+        if !self.program_has_terminal() {
             let output = if self.terminal.has_pending() { PollFlags::POLLOUT } else { PollFlags::empty() };
             fds.push(PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN | output));
         }
@@ -137,8 +137,8 @@ impl Console {
         }
     }
 
-    fn shell_has_terminal(&self) -> bool {
-        self.program.as_ref().is_some_and(Program::is_shell)
+    fn program_has_terminal(&self) -> bool {
+        self.program.as_ref().is_some_and(Program::owns_terminal)
     }
 
     /// Looks at the site file and, while nobody is in a dialogue, at everything else.
@@ -159,9 +159,9 @@ impl Console {
     fn supervise(&mut self, now: Instant) -> anyhow::Result<()> {
         let Some(program) = &mut self.program else { return Ok(()) };
         if program.has_ended() {
-            let shell = program.is_shell();
+            let owned = program.owns_terminal();
             self.program = None;
-            if shell {
+            if owned {
                 self.terminal.reclaim();
             }
             self.terminal.set_raw()?;
@@ -185,6 +185,11 @@ impl Console {
                 }
                 Action::Run(words, input) => {
                     self.start(|tty| Program::command(tty, &words, input.as_deref()))?;
+                }
+                Action::Converse(words) => {
+                    self.terminal.flush()?;
+                    self.terminal.set_usual()?;
+                    self.start(|tty| Program::conversation(tty, &words))?;
                 }
                 Action::Shell => {
                     eprintln!("root shell opened");

@@ -16,6 +16,8 @@ use crate::init::SHELL;
 
 /// No command of ours takes this long; one that does is stuck.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+/// A backup of a domain takes minutes; an operator who has gone away must not keep the console.
+const CONVERSATION_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Between asking a command to end and making it.
 const KILL_DELAY: Duration = Duration::from_secs(2);
 /// When the box is out of memory, what an operator is trying out goes first.
@@ -25,7 +27,7 @@ const SHELLS: [&str; 3] = ["/bin/sh", "/bin/dash", "/bin/busybox"];
 /// A running program.
 pub(super) struct Program {
     child: Child,
-    shell: bool,
+    owns_terminal: bool,
     /// When it is stopped, or stopped for good.
     deadline: Option<Instant>,
     asked: bool,
@@ -46,7 +48,27 @@ impl Program {
             .stderr(terminal.try_clone()?)
             .process_group(0)
             .spawn()?;
-        Ok(Self { child, shell: false, deadline: Some(Instant::now() + COMMAND_LIMIT), asked: false })
+        let deadline = Some(Instant::now() + COMMAND_LIMIT);
+        Ok(Self { child, owns_terminal: false, deadline, asked: false })
+    }
+
+    /// `kontor ctl WORDS`, which owns the terminal until it ends: it may ask for something that is not to be seen.
+    pub(super) fn conversation(terminal: &File, words: &[String]) -> io::Result<Self> {
+        let child = Command::new("/proc/self/exe")
+            .arg("ctl")
+            .args(words)
+            .stdin(terminal.try_clone()?)
+            .stdout(terminal.try_clone()?)
+            .stderr(terminal.try_clone()?)
+            .process_group(0)
+            .spawn()?;
+        let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        // Ctrl-C then ends it. Fails when this is not our controlling terminal: then the deadline does.
+        let _ = nix::unistd::tcsetpgrp(terminal, group);
+        // Had it read before that, it would stand still.
+        let _ = killpg(group, Signal::SIGCONT);
+        let deadline = Some(Instant::now() + CONVERSATION_LIMIT);
+        Ok(Self { child, owns_terminal: true, deadline, asked: false })
     }
 
     /// A root shell that owns the terminal until it ends, in a control group of its own: what an operator
@@ -71,11 +93,11 @@ impl Program {
         if let Err(error) = bound_shell(child.id()) {
             writeln!(&mut { terminal }, "this shell has no limits of its own: {error}\r")?;
         }
-        Ok(Self { child, shell: true, deadline: None, asked: false })
+        Ok(Self { child, owns_terminal: true, deadline: None, asked: false })
     }
 
-    pub(super) fn is_shell(&self) -> bool {
-        self.shell
+    pub(super) fn owns_terminal(&self) -> bool {
+        self.owns_terminal
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::line::{Edit, Editor};
+use crate::ctl::SAMBA;
 
 /// The one account.
 const OPERATOR: &str = "operator";
@@ -41,6 +42,7 @@ const HELP: &str = "\
   site check           paste a site file, check it and change nothing
   site show            the site file in force
   site history         earlier site files
+  samba TOOL …         a tool of Samba's: `samba user list`, `samba user add NAME`
   restart NAME         restart one service
   reboot               restart the box
   power-off            switch the box off
@@ -66,6 +68,8 @@ pub(super) enum Action {
     Verify(String),
     /// Run `kontor ctl` with these words and this standard input, then call [`Session::finished`].
     Run(Vec<String>, Option<Vec<u8>>),
+    /// Run `kontor ctl` with these words on the terminal, then call [`Session::finished`]: it may ask for a password.
+    Converse(Vec<String>),
     /// Run a root shell on the terminal, then call [`Session::finished`].
     Shell,
     /// Stop the running command.
@@ -294,6 +298,8 @@ impl Session {
                 self.write("The site file does not allow a shell: set root-shell = true under [console].\n");
                 self.prompt();
             }
+            // It sees the files of its component, and none of the box.
+            [SAMBA, _, ..] => self.run(Action::Converse(words)),
             _ if !self.policy.shell && names_files(&texts) => {
                 self.write(NO_FILES);
                 self.prompt();

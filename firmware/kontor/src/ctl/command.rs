@@ -15,6 +15,8 @@ pub(crate) enum Command {
     Reload,
     /// Handled by the `site` applet, with these arguments.
     Site(Vec<String>),
+    /// A tool of a component, and its arguments.
+    Component { name: &'static str, words: Vec<String> },
     /// Restarts one service.
     Restart { service: String },
     /// Restarts the box.
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Help(&'static str),
 }
 
+/// The component whose tools are commands.
+pub(crate) const SAMBA: &str = "samba";
 /// Log lines shown without `-n`.
 const LOG_LINES: u32 = 40;
 /// Most log lines that can be asked for; PID 1 keeps no more.
@@ -44,6 +48,7 @@ usage: kontor ctl COMMAND
   site show            the site file in force
   site check FILE      check a site file and change nothing
   site history         earlier site files
+  samba TOOL …         a tool of Samba's: users, groups, the domain
   restart NAME         restart one service
   reboot               restart the box
   power-off            switch the box off
@@ -90,6 +95,12 @@ const TOPICS: &[(&str, &str)] = &[
          history  lists earlier site files.\n\nexample: kontor ctl site load /tmp/site.toml\n",
     ),
     (
+        SAMBA,
+        "usage: samba [samba-tool | net | wbinfo | smbstatus | smbclient | ldbsearch | tdbbackup] ARGUMENTS\n\n\
+         Runs one of Samba's tools where Samba runs; without the name of one, samba-tool. Each has a --help of its own after\n\
+         its name.\n\nexample: kontor ctl samba user list\n",
+    ),
+    (
         "restart",
         "usage: restart NAME\n\nStops and starts one service. `status` lists the names.\n\nexample: kontor ctl restart dnsd\n",
     ),
@@ -113,6 +124,11 @@ pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
     let Some((name, rest)) = words.split_first() else { return Ok(Command::Help(HELP)) };
     if matches!(*name, "help" | "--help" | "-h") {
         return Ok(Command::Help(rest.first().and_then(|topic| help_on(topic)).unwrap_or(HELP)));
+    }
+    // A component's tools have options and a help of their own.
+    if *name == SAMBA && !matches!(rest, [] | ["--help" | "-h"]) {
+        let words = rest.iter().map(|word| (*word).to_owned()).collect();
+        return Ok(Command::Component { name: SAMBA, words });
     }
     if rest.iter().any(|word| matches!(*word, "--help" | "-h")) {
         return Ok(Command::Help(help_on(name).unwrap_or(HELP)));
@@ -204,6 +220,9 @@ mod tests {
         check("site load -", Ok(Command::Site(vec!["load".into(), "-".into()])));
         check("restart dnsd", Ok(Command::Restart { service: "dnsd".into() }));
         check("power-off", Ok(Command::PowerOff));
+        let words = vec!["user".into(), "add".into(), "anna".into(), "--help".into()];
+        check("samba user add anna --help", Ok(Command::Component { name: SAMBA, words }));
+        check("samba", Err("usage: samba [samba-tool"));
         check("", Ok(Command::Help(HELP)));
     }
 

@@ -16,6 +16,7 @@ use kontor_status::paths::Paths;
 use serde::Serialize;
 
 use command::Command;
+pub(crate) use command::SAMBA;
 use snapshot::Snapshot;
 
 /// Log lines of each service when none is named.
@@ -27,8 +28,11 @@ const UNTOLD: &str =
 const OS_RELEASE: &str = "/usr/lib/os-release";
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
-    let paths = Paths::from_args(args);
-    let (words, places) = split_places(args);
+    // All that follows belongs to the component's tool.
+    let own = args.iter().take_while(|word| *word != command::SAMBA).count();
+    let paths = Paths::from_args(&args[..own]);
+    let (mut words, places) = split_places(&args[..own]);
+    words.extend_from_slice(&args[own..]);
     match command::parse(&words).map_err(anyhow::Error::msg)? {
         Command::Help(text) => print(text),
         Command::Status { json } => present(&Snapshot::take(&paths), json, show::status, |all| all),
@@ -36,6 +40,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Links { json } => present(&Snapshot::take(&paths), json, show::links, |all| &all.net),
         Command::Logs { service, lines } => logs(&paths, service.as_deref(), lines),
         Command::Site(words) => site(&paths, words, &places),
+        Command::Component { name, words } => crate::component::tool(name, &words),
         Command::Reload => tell(&paths, "reload", "the site file is being validated and applied"),
         Command::Restart { service } => tell(&paths, &format!("restart {service}"), "restarting"),
         Command::Reboot => tell(&paths, "reboot", "the box restarts"),

@@ -10,6 +10,8 @@ use super::services::{SHELL, SHELL_LIMITS, Service};
 #[derive(Debug)]
 pub(super) struct Groups {
     groups: Vec<(Cgroup, Limits, Events)>,
+    /// Services for which one process too many is no fault.
+    growing: Vec<Id>,
     shell: (Cgroup, Events),
     /// Whether root shells were killed when they were last looked at: what the dying were refused since is no news.
     shells_killed: bool,
@@ -21,6 +23,7 @@ impl Groups {
         let group = |service: &Service| (Cgroup::of(service.spec.name), service.limits, Events::default());
         Self {
             groups: services.iter().map(group).collect(),
+            growing: (0..services.len()).filter(|id| services[*id].grows).collect(),
             shell: (Cgroup::of(SHELL), Events::default()),
             shells_killed: false,
         }
@@ -49,7 +52,8 @@ impl Groups {
         let mut found = Vec::new();
         for (id, (group, limits, before)) in self.groups.iter_mut().enumerate() {
             let refused = group.events().refused_processes;
-            if refused > std::mem::replace(&mut before.refused_processes, refused) {
+            let more = refused > std::mem::replace(&mut before.refused_processes, refused);
+            if more && !self.growing.contains(&id) {
                 found.push((id, format!("more than {} processes", limits.pids)));
             }
         }

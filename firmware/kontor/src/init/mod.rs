@@ -5,8 +5,11 @@
 //! but `poll`, and never ends: a panic in its loop is reported and the loop goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use kontor_component::{SHIPPED_DIRECTORY, Shipped};
 
 mod board;
 mod command;
@@ -51,7 +54,10 @@ fn stage2() -> ! {
     let release = guarded(stage2::release).unwrap_or_default();
     let board = guarded(board::choose).unwrap_or_default();
     guarded(|| stage2::bound_clock(release.built_at));
-    let services = services::all(&board.console_devices, stage2::memory_mib());
+    let components = || Shipped::load_all(Path::new(SHIPPED_DIRECTORY));
+    let (components, damaged) = guarded(components).unwrap_or_default();
+    problems.extend(damaged);
+    let services = services::all(&board.console_devices, &components, stage2::memory_mib());
     for service in &services {
         let name = service.spec.name;
         problems.extend(process::prepare(service).err().map(|error| format!("{name}: {error}")));

@@ -301,12 +301,20 @@ impl Runner {
                 self.run_again(now, COMPONENTS);
                 self.mark_good(now);
             }
+            COMPONENTS => self.start_components(now),
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),
             SITE => self.supervisor.reload(),
             LEAVE if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
                 self.stop_services(now)
             }
             _ => {}
+        }
+    }
+
+    /// What they need is mounted; or, after a disk has gone and come, mounted anew.
+    fn start_components(&mut self, now: Duration) {
+        for id in (0..self.services.len()).filter(|id| self.services[*id].spec.optional) {
+            self.supervisor.restart(now, id);
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kontor_supervise::{Kind, Readiness, Spec};
+use kontor_component::Shipped;
+use kontor_supervise::{Kind, LONGEST_PAUSE, Readiness, Spec};
 use kontor_sys::cgroup::Limits;
 use kontor_sys::spawn::Capability::{self, NetAdmin, NetBindService, NetRaw, SysTime};
 use kontor_sys::spawn::Identity;
@@ -38,6 +39,20 @@ const SERVING_OOM_SCORE: i16 = -900;
 const NOTIFY: Kind = Kind::Daemon(Readiness::Notify);
 const MAX_FILES: u64 = 4096;
 
+/// A component makes or joins a domain when it starts for the first time, and waits for headquarters while it is away.
+const COMPONENT_DEADLINE: Duration = Duration::from_secs(3600);
+/// It says that it is alive every 5 s; on a busy box its services come before that.
+const COMPONENT_WATCHDOG: Duration = Duration::from_secs(60);
+/// More than its services take, after which it kills them itself.
+const COMPONENT_STOP: Duration = Duration::from_secs(12);
+/// One that cannot start (no disk, a damaged image) is tried this often: nobody else waits for it, and the log should hold more
+/// than its complaints.
+const COMPONENT_PAUSE: Duration = Duration::from_secs(300);
+/// Before any daemon of the base when the box is out of memory, after root shells.
+const COMPONENT_OOM_SCORE: i16 = 300;
+/// Each client of a file server has files of its own.
+const COMPONENT_MAX_FILES: u64 = 65_536;
+
 /// How a service is started, beside what the supervisor knows of it.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
@@ -53,6 +68,8 @@ pub(super) struct Service {
     pub(super) max_files: u64,
     /// Who goes first when the whole box is out of memory.
     pub(super) oom_score_adjust: i16,
+    /// Whether it has as many processes as it has clients: then one too many is refused, and no sign of a fault.
+    pub(super) grows: bool,
 }
 
 /// Limits that fit a box with this much RAM: no service may have more than a quarter of it.
@@ -60,8 +77,14 @@ pub(super) fn bounded(limits: Limits, memory_mib: u32) -> Limits {
     Limits { memory_mib: limits.memory_mib.min(memory_mib / 4), ..limits }
 }
 
-/// All of them, on a box with this much RAM; `consoles` are terminals below /dev.
-pub(super) fn all(consoles: &[String], memory_mib: u32) -> Vec<Service> {
+/// All of them, on a box with this much RAM and these components; `consoles` are terminals below /dev.
+pub(super) fn all(consoles: &[String], shipped: &[Shipped], memory_mib: u32) -> Vec<Service> {
+    let mut services = base_services(consoles, memory_mib);
+    services.extend(shipped.iter().map(|shipped| component(shipped, memory_mib)));
+    services
+}
+
+fn base_services(consoles: &[String], memory_mib: u32) -> Vec<Service> {
     let mut services = vec![
         modules(),
         storage(),
@@ -97,6 +120,8 @@ fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32)
         stop_deadline: Duration::from_secs(5),
         reloads: false,
         on_demand: false,
+        optional: false,
+        longest_pause: LONGEST_PAUSE,
     };
     Service {
         spec,
@@ -105,7 +130,34 @@ fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32)
         limits: Limits { memory_mib, pids: 64, cpu_weight: WEIGHT },
         max_files: MAX_FILES,
         oom_score_adjust: 0,
+        grows: false,
     }
+}
+
+/// Started when what it needs is mounted; done at once where the site file has no table for it.
+///
+/// All its processes together have what it asks for, but at most half of the RAM: the office's network comes first.
+fn component(shipped: &Shipped, memory_mib: u32) -> Service {
+    let manifest = &shipped.manifest;
+    // Names live as long as PID 1, which reads them once.
+    let name: &'static str = manifest.name.clone().leak();
+    let mut service = base(name, &[], NOTIFY, manifest.memory_mib.min(memory_mib / 2));
+    service.args = ["component", "service", name].map(str::to_owned).to_vec();
+    service.limits.pids = manifest.processes;
+    service.max_files = COMPONENT_MAX_FILES;
+    service.oom_score_adjust = COMPONENT_OOM_SCORE;
+    service.grows = true;
+    service.spec = Spec {
+        start_deadline: COMPONENT_DEADLINE,
+        watchdog: Some(COMPONENT_WATCHDOG),
+        stop_deadline: COMPONENT_STOP,
+        reloads: true,
+        on_demand: true,
+        optional: true,
+        longest_pause: COMPONENT_PAUSE,
+        ..service.spec
+    };
+    service
 }
 
 /// A driver may look for its hardware for half a minute, and a sign of life comes every 15 s.
@@ -209,10 +261,10 @@ mod tests {
 
     #[test]
     fn the_table_is_consistent() {
-        let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()], 512);
+        let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()], &[samba()], 512);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, COMPONENTS, MARK_GOOD, CLOCK, LEAVE, "console-tty0"] {
+        for name in [STORAGE, SITE, COMPONENTS, MARK_GOOD, CLOCK, LEAVE, "console-tty0", "samba"] {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);
@@ -221,23 +273,44 @@ mod tests {
 
     #[test]
     fn no_service_may_take_a_small_box_for_itself() {
-        for service in all(&["ttyS0".into()], 160) {
+        for service in all(&["ttyS0".into()], &[], 160) {
             let limits = service.limits;
             assert!((16..=40).contains(&limits.memory_mib), "{}: {limits:?}", service.spec.name);
             assert!(limits.pids <= 64, "{}: {limits:?}", service.spec.name);
         }
     }
 
+    fn samba() -> Shipped {
+        let digits = "0".repeat(64);
+        let text = format!(
+            "schema = 1\nname = 'samba'\nmemory-mib = 768\nprocesses = 512\n[[service]]\nname = 'smbd'\n\
+             command = ['/usr/sbin/smbd']\n[seal]\nbytes = 1\nsha256 = '{digits}'\nverity = '{digits}'\n"
+        );
+        Shipped::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_component_has_what_it_asks_for_and_never_more_than_half_the_box() {
+        let limits = |memory_mib| component(&samba(), memory_mib).limits;
+        assert_eq!((limits(4096).memory_mib, limits(4096).pids), (768, 512));
+        assert_eq!(limits(512).memory_mib, 256);
+        let spec = component(&samba(), 512).spec;
+        assert!(spec.optional && spec.on_demand && !spec.essential);
+    }
+
     #[test]
     fn every_daemon_is_watched() {
-        for service in all(&["ttyS0".into()], 512).iter().filter(|s| s.spec.kind != Kind::OneShot) {
+        for service in all(&["ttyS0".into()], &[samba()], 512).iter().filter(|s| s.spec.kind != Kind::OneShot)
+        {
             assert!(service.spec.watchdog.is_some(), "{}", service.spec.name);
         }
     }
 
     #[test]
     fn essential_daemons_are_watched_and_unprivileged() {
-        for service in all(&[], 512).iter().filter(|s| s.spec.essential && s.spec.kind != Kind::OneShot) {
+        for service in
+            all(&[], &[samba()], 512).iter().filter(|s| s.spec.essential && s.spec.kind != Kind::OneShot)
+        {
             assert!(service.spec.watchdog.is_some(), "{}", service.spec.name);
             assert_ne!(user(service), 0, "{}", service.spec.name);
         }

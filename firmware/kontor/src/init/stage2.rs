@@ -47,6 +47,8 @@ pub(super) fn prepare() -> Vec<String> {
     attempt("cannot mount control groups", mount_new("cgroup2", kontor_sys::cgroup::ROOT, None));
     attempt("cannot prepare control groups", kontor_sys::cgroup::prepare(memory_mib() / 8 * 7));
     attempt("cannot limit the root shell", limit_shell());
+    // The box's own programs ask its DNS service there, and components speak with each other.
+    attempt("cannot set the loopback up", kontor_sys::interface::loopback_up());
     for directory in ["/var/lib", "/var/log", "/var/cache", "/var/tmp", paths::RUN] {
         attempt(directory, fs::create_dir_all(directory));
     }

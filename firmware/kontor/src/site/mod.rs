@@ -10,7 +10,7 @@ mod in_force;
 mod load;
 mod pending;
 mod store;
-mod wait;
+pub(crate) mod wait;
 
 #[cfg(test)]
 mod tests;

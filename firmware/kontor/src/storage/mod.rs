@@ -31,7 +31,7 @@ use bootstate::BootStateFile;
 use disk::Disk;
 
 /// Mount point of the `system` partition.
-const SYSTEM: &str = "/system";
+pub(crate) const SYSTEM: &str = "/system";
 /// Held by who changes the published status.
 const LOCK: &str = "/run/kontor/storage/lock";
 /// Link to the `bootstate` partition of that disk, for `site`, which keeps a copy of the site file in it.
@@ -167,7 +167,7 @@ fn change_status(how: impl FnOnce(&mut StorageStatus)) -> anyhow::Result<()> {
 }
 
 /// Storage may run again on a running box.
-fn is_mounted(target: &str) -> bool {
+pub(crate) fn is_mounted(target: &str) -> bool {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     watch::mount_state(&mountinfo, target).is_some()
 }

@@ -18,6 +18,8 @@ fn spec(name: &'static str, after: &[&'static str], kind: Kind) -> Spec {
         stop_deadline: 3 * S,
         reloads: true,
         on_demand: false,
+        optional: false,
+        longest_pause: crate::LONGEST_PAUSE,
     }
 }
 
@@ -207,6 +209,56 @@ fn a_one_shot_is_given_up_after_five_attempts() {
     assert_eq!(supervisor.state(0), State::Failed);
     assert!(outputs(&mut supervisor).contains(&Output::Finished { id: 0, success: false }));
     supervisor.restart(now, 0);
+    expect(&mut supervisor, &[Output::Spawn(0)]);
+}
+
+/// One optional daemon, which runs when it is asked for, as process 10.
+fn optional() -> Supervisor {
+    let spec = Spec { essential: false, on_demand: true, optional: true, ..spec("samba", &[], NOTIFY) };
+    let mut supervisor = Supervisor::new(vec![spec], 1).unwrap();
+    supervisor.handle_timeout(Duration::ZERO);
+    supervisor.reload();
+    expect(&mut supervisor, &[]);
+    supervisor.restart(Duration::ZERO, 0);
+    supervisor.spawned(Duration::ZERO, 0, 10);
+    outputs(&mut supervisor);
+    supervisor
+}
+
+#[test]
+fn who_has_nothing_to_do_is_done_until_the_configuration_changes() {
+    let mut supervisor = optional();
+    supervisor.handle_exit(S, 10, Exit::Code(0));
+    expect(&mut supervisor, &[Output::Kill(0)]);
+    assert_eq!(supervisor.state(0), State::Done);
+    supervisor.reload();
+    expect(&mut supervisor, &[Output::Spawn(0)]);
+    supervisor.reload();
+    expect(&mut supervisor, &[]);
+    supervisor.spawned(2 * S, 0, 11);
+    supervisor.handle_message(2 * S, 0, Message::Ready);
+    // Told by SIGHUP that there is nothing left to do.
+    supervisor.handle_exit(3 * S, 11, Exit::Code(0));
+    expect(&mut supervisor, &[Output::Signal(0, 11, SignalKind::Reload), Output::Kill(0)]);
+    assert_eq!(supervisor.state(0), State::Done);
+    supervisor.shut_down(4 * S);
+    expect(&mut supervisor, &[Output::AllStopped]);
+    supervisor.reload();
+    expect(&mut supervisor, &[]);
+}
+
+#[test]
+fn another_configuration_may_be_what_a_failing_one_waits_for() {
+    let mut supervisor = optional();
+    for pid in 10..13 {
+        supervisor.handle_exit(S, pid, Exit::Code(1));
+        supervisor.handle_timeout(1000 * S);
+        supervisor.spawned(S, 0, pid + 1);
+    }
+    supervisor.handle_exit(S, 13, Exit::Code(1));
+    outputs(&mut supervisor);
+    assert!(matches!(supervisor.state(0), State::Backoff { .. }));
+    supervisor.reload();
     expect(&mut supervisor, &[Output::Spawn(0)]);
 }
 

@@ -1,0 +1,91 @@
+//! The component samba on the box: sealed, beside the gateway, and never in its way.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use qemu_tests::console::site_with_root_shell;
+use qemu_tests::{BoxOptions, World};
+
+use crate::disk_faults::status_says;
+use crate::office::Office;
+use crate::scene::Scene;
+
+/// A domain is made, or served again, by emulation beside another machine.
+const START_LIMIT: Duration = Duration::from_secs(1200);
+const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+const SMB_3_1_1: u16 = 0x0311;
+/// Far enough in the image to be a program's, and before the file system may have put it into pieces.
+const FLIPPED_AT: u64 = (1 << 20) + 1234;
+
+fn options() -> BoxOptions {
+    let samba = "[samba]\nrole = \"dc\"\nrealm = \"ad.office.internal\"\ndomain = \"OFFICE\"\n";
+    let site = format!("{}\n{samba}", site_with_root_shell());
+    BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() }
+}
+
+/// Waits in the box, so that asking costs it little.
+fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
+    let state = "kontor ctl status | grep '^samba '";
+    let line = format!("until {state} | grep -q ' running '; do sleep 3; done; echo 'samba'' is up'");
+    let gateway = scene.office.gateway;
+    world.vm(gateway).serial.send(&format!("{line}\r"))?;
+    if let Err(error) = world.expect(gateway, "samba is up", START_LIMIT) {
+        world.vm(gateway).serial.send("\u{3}")?;
+        let said = scene.shell(world, "kontor ctl status; kontor ctl logs samba -n 60")?;
+        return Err(error.context(said));
+    }
+    world.expect(gateway, "root# ", Office::LEASE_LIMIT).map(drop)
+}
+
+/// A domain is made while the office is served; PCs find the file server; killed, and after a power cut, it is back.
+pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
+    let scene = Scene::open_with_site(world, &options())?;
+    scene.still_serves(world)?;
+    wait_until_up(&scene, world)?;
+    speaks_smb(&scene, world)?;
+    let added = scene.shell(world, "kontor ctl samba user add anna --random-password")?;
+    ensure!(added.contains("added successfully"), "{added}");
+    println!(
+        "samba in a machine: {}",
+        scene.shell(world, "cat /sys/fs/cgroup/kontor/samba/memory.current")?.trim()
+    );
+
+    scene.shell(world, "kill -9 $(grep -l '^samba: root process' /proc/[0-9]*/cmdline | cut -d / -f 3)")?;
+    scene.wait_for_log(world, "samba", "ready again after", 0)?;
+    speaks_smb(&scene, world)?;
+    scene.still_serves(world)?;
+    scene.no_zombies(world)?;
+
+    let gateway = scene.office.gateway;
+    world.vm(gateway).power_cut()?;
+    world.power_on(gateway)?;
+    world.wait_until_ready(gateway)?;
+    scene.enter_shell(world)?;
+    wait_until_up(&scene, world)?;
+    speaks_smb(&scene, world)?;
+    let users = scene.shell(world, "kontor ctl samba user list")?;
+    ensure!(users.lines().any(|user| user.trim() == "anna"), "{users}");
+    Ok(())
+}
+
+fn speaks_smb(scene: &Scene, world: &mut World) -> Result<()> {
+    let dialect = world.eventually(START_LIMIT, |world| world.smb_dialect(scene.office.pc, BOX))?;
+    ensure!(dialect == SMB_3_1_1, "it speaks {dialect:#06x}");
+    Ok(())
+}
+
+/// One byte of the image is another one: it does not start, the box says so and goes on; without the fault it starts.
+pub(crate) fn flipped_byte(world: &mut World) -> Result<()> {
+    let office = Office::prepare(world, &options())?;
+    world.vm(office.gateway).disk()?.flip_in_component(FLIPPED_AT)?;
+    world.power_on(office.gateway)?;
+    world.wait_until_ready(office.gateway)?;
+    world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+    world.log_in(office.gateway)?;
+    status_says(world, &office, "is damaged: it is not the image of this release")?;
+    office.wait_until_online(world)?;
+    let state = world.run(office.gateway, "logs samba")?;
+    ensure!(!state.contains("making the domain"), "it was started: {state}");
+    Ok(())
+}
