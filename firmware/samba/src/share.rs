@@ -23,6 +23,8 @@ pub struct Directory {
     pub path: String,
     /// Permission bits.
     pub mode: u32,
+    /// Whether snapshots may be taken of it: a subvolume where the file system has those.
+    pub subvolume: bool,
 }
 
 /// The directories of shares, snapshots and homes, parents first.
@@ -32,10 +34,11 @@ pub struct Directory {
 /// `.snapshots`.
 #[must_use]
 pub fn directories(samba: &Samba) -> Vec<Directory> {
-    let directory = |path: String, mode| Directory { path, mode };
+    let directory = |path: String, mode| Directory { path, mode, subvolume: false };
     let mut list = Vec::new();
     for share in &samba.shares {
-        list.push(directory(format!("{SHARES}/{}", share.name), 0o777));
+        // Every share: it may have previous versions later.
+        list.push(Directory { subvolume: true, ..directory(format!("{SHARES}/{}", share.name), 0o777) });
     }
     for share in samba.shares.iter().filter(|share| share.previous_versions) {
         list.push(directory(format!("{SNAPSHOTS}/{}", share.name), 0o755));

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
 
 const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
 
@@ -24,21 +23,14 @@ struct BlkpgArg {
     data: *mut BlkpgPartition,
 }
 
-#[repr(C)]
-struct BtrfsVolArgs {
-    fd: i64,
-    name: [u8; 4088],
-}
-
 // The functions these macros make are public to this file only; their names are the kernel's.
 #[allow(missing_docs, unreachable_pub)]
 mod ioctl {
-    use super::{BlkpgArg, BtrfsVolArgs};
+    use super::BlkpgArg;
 
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
     nix::ioctl_read_bad!(blkpg, 0x1269, BlkpgArg);
     nix::ioctl_none_bad!(blkrrpart, 0x125F);
-    nix::ioctl_write_ptr!(btrfs_resize, 0x94, 3, BtrfsVolArgs);
 }
 
 /// Size of a block device, or of a file standing in for one, in bytes.
@@ -83,19 +75,6 @@ pub fn resize_partition(disk: &File, number: u32, start: u64, length: u64) -> io
 pub fn reread_partitions(disk: &File) -> io::Result<()> {
     // SAFETY: takes no argument.
     unsafe { ioctl::blkrrpart(raw(disk))? };
-    Ok(())
-}
-
-/// Grows the btrfs mounted at `mount_point` to its device.
-///
-/// # Errors
-/// The kernel's.
-pub fn grow_btrfs(mount_point: &Path) -> io::Result<()> {
-    let directory = File::open(mount_point)?;
-    let mut args = BtrfsVolArgs { fd: 0, name: [0; 4088] };
-    args.name[..3].copy_from_slice(b"max");
-    // SAFETY: the kernel reads the 4096 bytes of the argument.
-    unsafe { ioctl::btrfs_resize(raw(&directory), &raw const args)? };
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Thin, typed wrappers over what the kernel offers, one file per concern. No decisions live here.
 
 pub mod block;
+pub mod btrfs;
 pub mod cgroup;
 pub mod child_signals;
 pub mod clock;

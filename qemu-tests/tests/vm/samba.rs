@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use qemu_tests::console::site_with_root_shell;
 use qemu_tests::{BoxOptions, World};
 
@@ -17,17 +17,27 @@ const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
 const FLIPPED_AT: u64 = (1 << 20) + 1234;
+const PASSWORD: &str = "Correct-Horse-7";
+const SAMBA: &str = r#"
+[samba]
+role = "dc"
+realm = "ad.office.internal"
+domain = "OFFICE"
+[[samba.share]]
+name = "team"
+write = ["Domain Users"]
+previous-versions = true
+"#;
 
 fn options() -> BoxOptions {
-    let samba = "[samba]\nrole = \"dc\"\nrealm = \"ad.office.internal\"\ndomain = \"OFFICE\"\n";
-    let site = format!("{}\n{samba}", site_with_root_shell());
+    let site = format!("{}\n{SAMBA}", site_with_root_shell());
     BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() }
 }
 
 /// Waits in the box, so that asking costs it little.
 fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
-    let state = "kontor ctl status | grep '^samba '";
-    let line = format!("until {state} | grep -q ' running '; do sleep 3; done; echo 'samba'' is up'");
+    let state = "kontor ctl status | grep '^samba ' | grep -q ' running '";
+    let line = format!("until {state}; do sleep 3; done; echo 'samba'' is up'");
     let gateway = scene.office.gateway;
     world.vm(gateway).serial.send(&format!("{line}\r"))?;
     if let Err(error) = world.expect(gateway, "samba is up", START_LIMIT) {
@@ -38,20 +48,25 @@ fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
     world.expect(gateway, "root# ", Office::LEASE_LIMIT).map(drop)
 }
 
+/// Runs a line in the root shell that must succeed; what it printed.
+fn shell(scene: &Scene, world: &mut World, line: &str) -> Result<String> {
+    let said = scene.shell(world, &format!("{line}; echo \"rc $?\""))?;
+    ensure!(said.contains("rc 0"), "{line}: {said}");
+    Ok(said)
+}
+
 /// A domain is made while the office is served; PCs find the file server; killed, and after a power cut, it is back.
 pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     let scene = Scene::open_with_site(world, &options())?;
     scene.still_serves(world)?;
     wait_until_up(&scene, world)?;
     speaks_smb(&scene, world)?;
-    let added = scene.shell(world, "kontor ctl samba user add anna --random-password")?;
-    ensure!(added.contains("added successfully"), "{added}");
-    println!(
-        "samba in a machine: {}",
-        scene.shell(world, "cat /sys/fs/cgroup/kontor/samba/memory.current")?.trim()
-    );
+    shell(&scene, world, &format!("kontor ctl samba user add anna {PASSWORD}"))?;
+    previous_versions(&scene, world)?;
+    let used = scene.shell(world, "cat /sys/fs/cgroup/kontor/samba/memory.current")?;
+    println!("samba in a machine: {} bytes of memory", used.trim());
 
-    scene.shell(world, "kill -9 $(grep -l '^samba: root process' /proc/[0-9]*/cmdline | cut -d / -f 3)")?;
+    shell(&scene, world, "kill -9 $(grep -l '^samba: root process' /proc/[0-9]*/cmdline | cut -d / -f 3)")?;
     scene.wait_for_log(world, "samba", "ready again after", 0)?;
     speaks_smb(&scene, world)?;
     scene.still_serves(world)?;
@@ -64,18 +79,38 @@ pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     scene.enter_shell(world)?;
     wait_until_up(&scene, world)?;
     speaks_smb(&scene, world)?;
-    let users = scene.shell(world, "kontor ctl samba user list")?;
+    let users = shell(&scene, world, "kontor ctl samba user list")?;
     ensure!(users.lines().any(|user| user.trim() == "anna"), "{users}");
     Ok(())
 }
 
+/// What a PC of the office is offered.
 fn speaks_smb(scene: &Scene, world: &mut World) -> Result<()> {
     let dialect = world.eventually(START_LIMIT, |world| world.smb_dialect(scene.office.pc, BOX))?;
     ensure!(dialect == SMB_3_1_1, "it speaks {dialect:#06x}");
     Ok(())
 }
 
-/// One byte of the image is another one: it does not start, the box says so and goes on; without the fault it starts.
+/// A file is overwritten after a snapshot: the version before is listed and read.
+fn previous_versions(scene: &Scene, world: &mut World) -> Result<()> {
+    world.eventually(START_LIMIT, |world| smbclient(scene, world, "put /etc/os-release note"))?;
+    shell(scene, world, "kontor ctl samba snapshot")?;
+    smbclient(scene, world, "put /etc/protocols note")?;
+    let listed = smbclient(scene, world, "allinfo note")?;
+    let version = listed.lines().map(str::trim).find(|line| line.starts_with("@GMT-"));
+    let version = version.with_context(|| format!("no previous version: {listed}"))?;
+    let old = smbclient(scene, world, &format!("get {version}/note -"))?;
+    ensure!(old.contains("VERSION_CODENAME"), "the version of {version} is another: {old}");
+    Ok(())
+}
+
+/// A PC's program, in the component.
+fn smbclient(scene: &Scene, world: &mut World, commands: &str) -> Result<String> {
+    let client = format!("smbclient //127.0.0.1/team -U anna%{PASSWORD} -c '{commands}'");
+    shell(scene, world, &format!("kontor ctl samba {client}"))
+}
+
+/// One byte of the image is another one: it does not start, the box says so and goes on.
 pub(crate) fn flipped_byte(world: &mut World) -> Result<()> {
     let office = Office::prepare(world, &options())?;
     world.vm(office.gateway).disk()?.flip_in_component(FLIPPED_AT)?;
@@ -85,7 +120,7 @@ pub(crate) fn flipped_byte(world: &mut World) -> Result<()> {
     world.log_in(office.gateway)?;
     status_says(world, &office, "is damaged: it is not the image of this release")?;
     office.wait_until_online(world)?;
-    let state = world.run(office.gateway, "logs samba")?;
-    ensure!(!state.contains("making the domain"), "it was started: {state}");
+    let log = world.run(office.gateway, "logs samba")?;
+    ensure!(!log.contains("making the domain"), "it was started: {log}");
     Ok(())
 }

@@ -13,8 +13,10 @@ use nix::unistd::{chdir, chroot};
 
 use super::outside::pid_inside;
 use super::runner::{capabilities_of_tools, environment};
-use super::{INSIDE, service};
+use super::{INSIDE, service, snapshots};
 
+/// What is done from outside, because no tool inside could.
+const SNAPSHOT: &str = "snapshot";
 /// Name spaces to enter, the one for mounts last: then this process sees no paths of its own any more.
 const SPACES: [(&str, CloneFlags); 5] = [
     ("net", CloneFlags::CLONE_NEWNET),
@@ -47,6 +49,9 @@ pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
 /// Runs a tool of a component of this box for an operator: one of its commands, or without the name of one, its first.
 /// Nothing else: that takes a root shell.
 pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
+    if words == [SNAPSHOT] {
+        return snapshots::run(component);
+    }
     let manifest = service::shipped(component)?.manifest;
     let known = |word: &&String| manifest.command.iter().any(|command| command.name == **word);
     let first = match words.first().filter(known) {

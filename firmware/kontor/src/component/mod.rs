@@ -20,6 +20,7 @@ mod runner;
 mod samba;
 mod service;
 mod setup;
+mod snapshots;
 
 pub(crate) use exec::tool;
 use image::Root;
@@ -31,6 +32,7 @@ pub(crate) const INSIDE: &str = "kontor-component";
 const USAGE: &str = "usage: kontor component run --root DIR --state DIR --run DIR --site FILE --board FILE
        kontor component exec --run DIR -- NAME [arguments]
        kontor component service NAME
+       kontor component snapshot NAME
 
 run   runs the component whose root directory is given, until SIGTERM
       --root   its root, read-only in the component
@@ -40,7 +42,9 @@ run   runs the component whose root directory is given, until SIGTERM
       --board  the machine's board file
 exec  runs one of the component's operator commands, or a program by its absolute path
 service
-      runs the component NAME of this box's release, from its image; PID 1 starts this";
+      runs the component NAME of this box's release, from its image; PID 1 starts this
+snapshot
+      makes a previous version of every share of this box that has them, now";
 
 /// Where everything is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,6 +65,10 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "service" => match rest {
             [name] => service::run(name),
             _ => bail!("which component?\n{USAGE}"),
+        },
+        "snapshot" => match rest {
+            [name] => snapshots::run(name),
+            _ => bail!("of which component?\n{USAGE}"),
         },
         setup::ARGUMENT => setup::run(rest),
         "--help" | "help" => {

@@ -24,6 +24,8 @@ pub(super) struct Office {
     pub(super) host_name: String,
     /// Names below /run/kontor, and contents.
     files: Vec<(&'static str, String)>,
+    /// Shares that snapshots are taken of.
+    pub(super) snapshots: Vec<String>,
     /// What all that was made from.
     texts: Texts,
 }
@@ -47,14 +49,16 @@ impl Office {
             samba::NAME => samba::office(&site),
             name => bail!("this firmware knows no component {name:?}"),
         };
+        let snapshots = samba::snapshots(&site);
         let host_name = site.office.host_name;
-        Ok(told.map(|(role, files)| Self { role, host_name, files, texts }))
+        Ok(told.map(|(role, files)| Self { role, host_name, files, snapshots, texts }))
     }
 
     /// Whether a component that has been told this has nothing new to hear from `other`: of a site file, most is none of
     /// its business.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        (&self.role, &self.host_name, &self.files) == (&other.role, &other.host_name, &other.files)
+        let told = |office: &Self| (office.role.clone(), office.host_name.clone(), office.files.clone());
+        told(self) == told(other)
     }
 
     /// Writes the files below `directory`, readable for the component's root alone where they may hold secrets.

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use kontor_supervise::Message;
@@ -24,6 +24,7 @@ use nix::unistd::Pid;
 
 use super::image::Root;
 use super::office::Office;
+use super::snapshots::until_next;
 use super::{INSIDE, Places};
 
 /// What is wrong when the kernel refuses.
@@ -96,7 +97,8 @@ fn session(places: &Places, office: &Office, signals: &mut Signals) -> anyhow::R
         child.kill()?;
     }
     let changed = || has_changed(places, office);
-    let ended = attend(&mut child, &ours, signals, changed);
+    let hourly = Hourly::new(places, office);
+    let ended = attend(&mut child, &ours, signals, changed, hourly);
     let _ = fs::remove_file(&pid_file);
     written.with_context(|| pid_file.display().to_string())?;
     ended
@@ -145,6 +147,7 @@ fn attend(
     channel: &UnixStream,
     signals: &mut Signals,
     changed: impl Fn() -> bool,
+    mut hourly: Hourly,
 ) -> anyhow::Result<End> {
     let notifier = Notifier::from_environment();
     let pid = Pid::from_raw(i32::try_from(child.id())?);
@@ -161,7 +164,9 @@ fn attend(
             child.wait()?;
             return Ok(why);
         }
-        wait(signals, channel, told.as_ref().map(|(deadline, _)| *deadline));
+        hourly.turn();
+        let deadlines = [told.as_ref().map(|(deadline, _)| *deadline), hourly.due];
+        wait(signals, channel, deadlines.into_iter().flatten().min());
         // Closed before everybody in there is gone, which may take a while on a disk that hangs.
         channel = channel.filter(|channel| pass_on(channel, &notifier));
         for signal in signals.by_ref() {
@@ -175,6 +180,39 @@ fn attend(
             told = Some((deadline, why));
             // Gone already: its end is seen in the next round.
             let _ = kill(pid, Signal::SIGTERM);
+        }
+    }
+}
+
+/// What is done every hour, by a process of its own: a disk may hang.
+struct Hourly {
+    component: String,
+    due: Option<Instant>,
+    running: Option<Child>,
+}
+
+impl Hourly {
+    fn new(places: &Places, office: &Office) -> Self {
+        let wanted = matches!(places.root, Root::Image(_)) && !office.snapshots.is_empty();
+        let due = wanted.then(|| Instant::now() + until_next(SystemTime::now()));
+        Self { component: places.name.clone(), due, running: None }
+    }
+
+    fn turn(&mut self) {
+        let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+        self.running.take_if(ended);
+        if self.due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.due = Some(Instant::now() + until_next(SystemTime::now()));
+        if self.running.is_some() {
+            eprintln!("error: the snapshots of an hour ago are not done yet");
+            return;
+        }
+        let words = ["component", "snapshot", &self.component];
+        match Command::new("/proc/self/exe").args(words).stdin(Stdio::null()).spawn() {
+            Ok(child) => self.running = Some(child),
+            Err(error) => eprintln!("error: no snapshots: {error}"),
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! **Invariant:** a domain that was finished is never overwritten, whatever the site file says later.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,6 +13,7 @@ use anyhow::{Context, bail, ensure};
 use kontor_config::Site;
 use kontor_config::site::{Samba, SambaRole};
 use kontor_samba::Directory;
+use kontor_sys::btrfs;
 use kontor_sys::file::write_durable;
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,12 @@ pub(super) fn office(site: &Site) -> Option<(String, Vec<(&'static str, String)>
     Some((role(samba.role).to_owned(), files))
 }
 
+/// The shares with previous versions.
+pub(super) fn snapshots(site: &Site) -> Vec<String> {
+    let shares = site.samba.iter().flat_map(|samba| &samba.shares);
+    shares.filter(|share| share.previous_versions).map(|share| share.name.clone()).collect()
+}
+
 /// As the site file and the manifest call it.
 const fn role(role: SambaRole) -> &'static str {
     match role {
@@ -74,15 +82,31 @@ pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
     kontor_samba::directories(samba).iter().try_for_each(make_directory)
 }
 
-/// A directory that is there keeps its mode: an administrator may have changed it.
+/// A directory that is there keeps its mode: an administrator may have changed it. It gets its name when it is as it should
+/// be, so that one cut short is made anew.
 fn make_directory(directory: &Directory) -> anyhow::Result<()> {
     let path = Path::new(&directory.path);
     if path.exists() {
         return Ok(());
     }
-    fs::create_dir_all(path).with_context(|| directory.path.clone())?;
-    let mode = fs::Permissions::from_mode(directory.mode);
-    fs::set_permissions(path, mode).with_context(|| directory.path.clone())
+    let (parent, name) = path.parent().zip(path.file_name()).context("no path of a directory")?;
+    make_as(parent, name, directory).with_context(|| directory.path.clone())
+}
+
+fn make_as(parent: &Path, name: &OsStr, directory: &Directory) -> io::Result<()> {
+    fs::create_dir_all(parent)?;
+    let mut fresh = OsString::from(".new-");
+    fresh.push(name);
+    let path = parent.join(&fresh);
+    if !path.exists() {
+        let opened = fs::File::open(parent)?;
+        match directory.subvolume && btrfs::is_btrfs(&opened)? {
+            true => btrfs::create_subvolume(&opened, &fresh)?,
+            false => fs::create_dir(&path)?,
+        }
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(directory.mode))?;
+    fs::rename(path, parent.join(name))
 }
 
 fn make_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
@@ -205,6 +229,21 @@ fn empty(directory: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_was_cut_short_is_finished_and_one_that_is_there_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("shares/team");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        fs::create_dir_all(scratch.path().join("shares/.new-team")).unwrap();
+        let directory = Directory { path: path.to_str().unwrap().to_owned(), mode: 0o777, subvolume: true };
+        make_directory(&directory).unwrap();
+        assert_eq!(mode(&path), 0o777);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        make_directory(&directory).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(fs::read_dir(scratch.path().join("shares")).unwrap().count(), 1);
+    }
 
     #[test]
     fn another_domain_than_there_is_is_refused_with_a_way_out() {

@@ -55,6 +55,14 @@ pub(super) fn shipped(name: &str) -> anyhow::Result<Shipped> {
     Shipped::parse(&text).with_context(|| path.display().to_string())
 }
 
+/// Where the things of a component of this box are.
+///
+/// # Errors
+/// When it has none of that name.
+pub(super) fn places_of(name: &str) -> anyhow::Result<Places> {
+    Ok(places(&shipped(name)?, &Paths::default()))
+}
+
 fn places(shipped: &Shipped, paths: &Paths) -> Places {
     let name = &shipped.manifest.name;
     Places {

@@ -98,7 +98,7 @@ const TOPICS: &[(&str, &str)] = &[
         SAMBA,
         "usage: samba [samba-tool | net | wbinfo | smbstatus | smbclient | ldbsearch | tdbbackup] ARGUMENTS\n\n\
          Runs one of Samba's tools where Samba runs; without the name of one, samba-tool. Each has a --help of its own after\n\
-         its name.\n\nexample: kontor ctl samba user list\n",
+         its name. `samba snapshot` makes a previous version of every share that has them, now.\n\nexample: kontor ctl samba user list\n",
     ),
     (
         "restart",

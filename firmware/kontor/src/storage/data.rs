@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use kontor_boot::PartitionKind;
 use kontor_boot::filesystem::Content;
 use kontor_status::paths;
-use kontor_sys::block;
+use kontor_sys::{block, btrfs};
 use nix::mount::{MsFlags, mount as mount_filesystem};
 
 use super::disk::Disk;
@@ -43,7 +43,7 @@ pub(super) fn mount(disk: &Disk) -> anyhow::Result<()> {
     // A commit every 5 s bounds what a power cut costs of what nobody synced.
     mount_filesystem(Some(&node), paths::DATA, Some("btrfs"), flags, Some("commit=5"))
         .with_context(|| format!("cannot mount {}", node.display()))?;
-    if let Err(error) = block::grow_btrfs(Path::new(paths::DATA)) {
+    if let Err(error) = btrfs::grow(Path::new(paths::DATA)) {
         eprintln!("warning: data keeps its size: {error}");
     }
     Ok(())
