@@ -118,11 +118,14 @@ impl Forwarder {
         }
     }
 
-    /// Replaces the forward zones. When that changes anything, what upstreams have said is forgotten.
-    pub fn set_forward_zones(&mut self, zones: &[ForwardZone]) {
-        if self.routes.set_zones(zones) {
+    /// Replaces the forward zones. When that changes anything, what upstreams have said is forgotten; returns whether it
+    /// did.
+    pub fn set_forward_zones(&mut self, zones: &[ForwardZone]) -> bool {
+        let changed = self.routes.set_zones(zones);
+        if changed {
             self.clear_cache();
         }
+        changed
     }
 
     /// Forgets what upstreams have said: others, who know other names, are asked from now on. That goes for answers on
