@@ -52,7 +52,7 @@ pub(super) fn office(site: &Site) -> Option<(String, Vec<(&'static str, String)>
 }
 
 /// As the site file and the manifest call it.
-const fn role(role: SambaRole) -> &'static str {
+pub(super) const fn role(role: SambaRole) -> &'static str {
     match role {
         SambaRole::Dc => "dc",
         SambaRole::Rodc => "rodc",
