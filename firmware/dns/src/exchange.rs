@@ -17,11 +17,12 @@ const MAX_WAITERS: usize = 256;
 pub(crate) struct ExchangeKey {
     qname: Box<[u8]>,
     kind: u64,
+    epoch: u32,
 }
 
 impl ExchangeKey {
-    pub(crate) fn new(key: Key<'_>) -> Self {
-        Self { qname: key.qname.into(), kind: key.kind() }
+    pub(crate) fn new(key: Key<'_>, epoch: u32) -> Self {
+        Self { qname: key.qname.into(), kind: key.kind(), epoch }
     }
 }
 
@@ -50,6 +51,8 @@ impl Waiter {
             qtype: key.qtype,
             qclass: key.qclass,
             edns: self.edns,
+            // Signed queries are relayed, and wait for nothing here.
+            signed: false,
         }
     }
 }
@@ -140,6 +143,8 @@ pub(crate) struct Attempt {
 pub(crate) struct Exchange {
     pub(crate) question: Question,
     pub(crate) hash: u64,
+    /// Answers of an earlier epoch are passed on, and not kept: others are asked since.
+    pub(crate) epoch: u32,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) tried: Vec<SocketAddr>,
@@ -163,10 +168,11 @@ pub(crate) enum Joined {
 }
 
 impl Exchange {
-    pub(crate) fn new(question: Question, hash: u64, deadline: Instant) -> Self {
+    pub(crate) fn new(question: Question, hash: u64, epoch: u32, deadline: Instant) -> Self {
         Self {
             question,
             hash,
+            epoch,
             waiters: Vec::new(),
             attempts: Vec::new(),
             tried: Vec::new(),
@@ -175,6 +181,10 @@ impl Exchange {
             retry_at: deadline,
             refused: false,
         }
+    }
+
+    pub(crate) fn key(&self) -> ExchangeKey {
+        ExchangeKey::new(self.question.key(), self.epoch)
     }
 
     pub(crate) fn join(&mut self, client: Client, query: &Query<'_>) -> Joined {

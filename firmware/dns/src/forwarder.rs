@@ -1,9 +1,12 @@
-//! The forwarder: local zones, then the cache, then the upstreams.
+//! The forwarder: local zones, then the cache, then the upstreams: those of the name's forward zone, else the general
+//! ones.
 //!
 //! A sans-IO machine. Give it queries, upstream answers and the time; take answers and messages to send
 //! from [`Forwarder::poll_transmit`]. It owns every decision (what is answered locally, whom to ask, how
 //! long to wait, what to keep) and no socket. Each message upstream carries its own token: the caller opens
 //! one socket per token, so that every question leaves from its own random port (RFC 5452 §9.2).
+
+mod relay;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -15,22 +18,24 @@ use crate::cache::{Cache, Hit, Key};
 use crate::error::{AnswerError, WireError};
 use crate::exchange::{Attempt, Exchange, ExchangeKey, Joined, Question};
 use crate::local;
+use crate::name::Name;
 use crate::policy::{Verdict, refused, verdict, write_any};
 use crate::response::{
     ExtendedError, Stored, Transport, limit, write_error, write_header, write_stale, write_stored,
 };
+use crate::route::{ForwardZone, Routes};
 use crate::traffic::{Client, Counters, Entropy, Handled, Limits, Transmit};
-use crate::upstream::Upstreams;
 use crate::wire::{Query, RD, Rcode, Reject, parse_query, rtype};
 use crate::zone::{ZoneConfig, Zones};
+use relay::Relays;
 
 /// Whole time a query may take: stub resolvers give up or repeat after 5 s (resolv.conf(5), `timeout`).
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Messages sent for one question, repeats over TCP or without EDNS not counted.
 const MAX_TRIES: usize = 3;
 /// The same when there is an answer past its time to fall back to (RFC 8767 §5: a client should not wait longer than
-/// about 1.8 s for that).
-const STALE_TRIES: usize = 1;
+/// about 1.8 s for that), and when all servers of a forward zone have been silent of late: there is nobody else.
+const LAST_TRIES: usize = 1;
 /// Wait for an answer over TCP: handshake, question and transfer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an upstream's error is remembered (RFC 9520 §3.2 recommends 5 s to start with).
@@ -49,7 +54,10 @@ pub struct Forwarder {
     zones: Zones,
     zone_serial: u32,
     cache: Cache,
-    upstreams: Upstreams,
+    routes: Routes,
+    /// Counts how often others began to be asked for the same names.
+    epoch: u32,
+    relays: Relays,
     exchanges: HashMap<u64, Exchange>,
     by_question: HashMap<ExchangeKey, u64>,
     by_token: HashMap<u64, u64>,
@@ -73,7 +81,9 @@ impl Forwarder {
             zones: Zones::new(zones, 1)?,
             zone_serial: 1,
             cache: Cache::new(limits.cache_bytes),
-            upstreams: Upstreams::default(),
+            routes: Routes::default(),
+            epoch: 0,
+            relays: Relays::default(),
             exchanges: HashMap::new(),
             by_question: HashMap::new(),
             by_token: HashMap::new(),
@@ -103,19 +113,31 @@ impl Forwarder {
 
     /// Replaces the upstreams. Questions on their way stay with the old ones until their next try.
     pub fn set_upstreams(&mut self, addresses: &[SocketAddr]) {
-        if self.upstreams.set(addresses) {
+        if self.routes.set_general(addresses) {
             self.cache.forget_failures();
         }
     }
 
-    /// Forgets what upstreams have said: others, who know other names, are asked from now on.
-    pub fn clear_cache(&mut self) {
-        self.cache.clear();
+    /// Replaces the forward zones. When that changes anything, what upstreams have said is forgotten; returns whether it
+    /// did.
+    pub fn set_forward_zones(&mut self, zones: &[ForwardZone]) -> bool {
+        let changed = self.routes.set_zones(zones);
+        if changed {
+            self.clear_cache();
+        }
+        changed
     }
 
-    /// The upstreams in use.
+    /// Forgets what upstreams have said: others, who know other names, are asked from now on. That goes for answers on
+    /// their way, too: who waits for them gets them, nobody else.
+    pub fn clear_cache(&mut self) {
+        self.cache.clear();
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// The general upstreams in use.
     pub fn upstreams(&self) -> impl Iterator<Item = SocketAddr> {
-        self.upstreams.addresses()
+        self.routes.general().addresses()
     }
 
     /// Counters since start.
@@ -139,7 +161,8 @@ impl Forwarder {
     /// When [`Forwarder::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|&(at, _)| at)
+        let exchange = self.timers.first().map(|&(at, _)| at);
+        exchange.into_iter().chain(self.relays.next_at()).min()
     }
 
     /// The next thing to do.
@@ -159,18 +182,19 @@ impl Forwarder {
         self.counters.queries += 1;
         let query = match parse_query(message) {
             Ok(query) => query,
-            Err(Reject::Drop) => return Handled::Dropped,
-            Err(Reject::Header { id, flags, rcode }) => {
-                write_header(id, flags, rcode, out);
-                return Handled::Answered;
-            }
+            Err(reject) => return self.handle_rejected(now, client, message, reject, out),
         };
+        if (query.signed || query.qtype == rtype::TKEY)
+            && let Some(handled) = self.relay(now, client, message, query.signed, out)
+        {
+            return handled;
+        }
         if let Some(rcode) = refused(&query) {
             write_error(&query, rcode, None, out);
             return Handled::Answered;
         }
         let limit = limit(&query, client.transport);
-        if local::answer(&self.zones, &query, limit, out) {
+        if !self.is_forwarded(&query.qname) && local::answer(&self.zones, &query, limit, out) {
             self.counters.local += 1;
             return Handled::Answered;
         }
@@ -184,6 +208,29 @@ impl Forwarder {
             return Handled::Answered;
         }
         self.forward(now, client, &query, hash, out)
+    }
+
+    /// What is no plain query: passed on, refused or dropped.
+    fn handle_rejected(
+        &mut self,
+        now: Instant,
+        client: Client,
+        message: &[u8],
+        reject: Reject,
+        out: &mut Vec<u8>,
+    ) -> Handled {
+        let Reject::Header { id, flags, rcode } = reject else { return Handled::Dropped };
+        if let Some(handled) = self.relay(now, client, message, false, out) {
+            return handled;
+        }
+        write_header(id, flags, rcode, out);
+        Handled::Answered
+    }
+
+    /// Whether `name` is in a forward zone, and in no zone of the office that is more specific, or the same.
+    #[inline]
+    fn is_forwarded(&self, name: &Name) -> bool {
+        self.routes.zone_of(name).is_some_and(|apex| !self.zones.has(name, apex))
     }
 
     #[inline]
@@ -219,7 +266,7 @@ impl Forwarder {
             write_error(query, Rcode::REFUSED, None, out);
             return Handled::Answered;
         }
-        if self.upstreams.is_empty() {
+        if self.routes.of(&query.qname).is_empty() {
             match self.cache.find_stale(now, hash, Key::of(query, &query.qname)) {
                 Some(stored) => write_stale(query, stored, limit(query, client.transport), out),
                 None => write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out),
@@ -227,7 +274,7 @@ impl Forwarder {
             return Handled::Answered;
         }
         let question = Question::of(query);
-        let key = ExchangeKey::new(question.key());
+        let key = ExchangeKey::new(question.key(), self.epoch);
         let known = self.by_question.get(&key).copied();
         let waiting = self.per_client.get(&client.peer.ip()).copied().unwrap_or(0);
         let full = known.is_none() && self.exchanges.len() >= self.limits.in_flight;
@@ -257,7 +304,7 @@ impl Forwarder {
 
     fn start(&mut self, now: Instant, question: Question, hash: u64, key: ExchangeKey) -> u64 {
         let number = self.number();
-        let mut exchange = Exchange::new(question, hash, now + DEADLINE);
+        let mut exchange = Exchange::new(question, hash, self.epoch, now + DEADLINE);
         self.try_next(now, number, &mut exchange);
         self.exchanges.insert(number, exchange);
         self.by_question.insert(key, number);
@@ -272,14 +319,15 @@ impl Forwarder {
     /// Asks the next upstream.
     fn try_next(&mut self, now: Instant, number: u64, exchange: &mut Exchange) {
         let random = self.entropy.next();
-        let Some(upstream) = self.upstreams.choose(now, &exchange.tried, random) else { return };
+        let upstreams = self.routes.of(&exchange.question.qname);
+        let Some(upstream) = upstreams.choose(now, &exchange.tried, random) else { return };
         let attempt = u32::try_from(exchange.tried.len()).unwrap_or(u32::MAX);
         exchange.tried.push(upstream);
         let wait = match exchange.transport {
-            Transport::Udp => self.upstreams.timeout(upstream, attempt),
+            Transport::Udp => upstreams.timeout(upstream, attempt),
             Transport::Tcp => TCP_TIMEOUT,
         };
-        let edns = self.upstreams.speaks_edns(now, upstream);
+        let edns = upstreams.speaks_edns(now, upstream);
         self.ask(now, number, exchange, upstream, edns, wait);
     }
 
@@ -316,13 +364,15 @@ impl Forwarder {
 
     /// Handles what came in on the socket of `token`.
     pub fn handle_upstream(&mut self, now: Instant, token: u64, message: &[u8]) {
-        let Some((number, mut exchange)) = self.take(token) else { return };
+        let Some((number, mut exchange)) = self.take(token) else {
+            return self.handle_relayed(now, token, message);
+        };
         let Some(attempt) = exchange.attempt(token) else { return self.put_back(number, exchange) };
         let (upstream, took) = (attempt.upstream, now.saturating_duration_since(attempt.sent_at));
         let asked = Asked { id: attempt.id, question: &attempt.section, exact_case: self.limits.mixed_case };
         match check_answer(message, asked, self.limits.ttl) {
             Ok(answer) => {
-                self.upstreams.answered(upstream, took);
+                self.routes.of(&exchange.question.qname).answered(upstream, took);
                 self.use_answer(now, number, exchange, token, &answer);
             }
             Err(AnswerError::Unrelated)
@@ -340,9 +390,12 @@ impl Forwarder {
 
     /// Handles the end of the socket of `token`: refused, unreachable, closed.
     pub fn handle_upstream_error(&mut self, now: Instant, token: u64) {
-        let Some((number, mut exchange)) = self.take(token) else { return };
+        let Some((number, mut exchange)) = self.take(token) else {
+            return self.relay_elsewhere(now, token);
+        };
         if let Some(attempt) = exchange.attempt(token) {
-            self.upstreams.failed(now, attempt.upstream);
+            let upstream = attempt.upstream;
+            self.routes.of(&exchange.question.qname).failed(now, upstream);
         }
         self.give_up_attempt(now, number, exchange, token);
     }
@@ -360,8 +413,9 @@ impl Forwarder {
             }
             Verdict::AskWithoutEdns => {
                 self.close(&mut exchange, token);
-                self.upstreams.lacks_edns(now, upstream);
-                let wait = self.upstreams.timeout(upstream, 0);
+                let upstreams = self.routes.of(&exchange.question.qname);
+                upstreams.lacks_edns(now, upstream);
+                let wait = upstreams.timeout(upstream, 0);
                 self.ask(now, number, &mut exchange, upstream, false, wait);
                 self.put_back(number, exchange);
             }
@@ -375,7 +429,8 @@ impl Forwarder {
     /// An attempt came to nothing: ask somebody else, or wait for the others, or give up.
     fn give_up_attempt(&mut self, now: Instant, number: u64, mut exchange: Exchange, token: u64) {
         self.close(&mut exchange, token);
-        let somebody_else = self.upstreams.addresses().any(|address| !exchange.tried.contains(&address));
+        let upstreams = self.routes.of(&exchange.question.qname);
+        let somebody_else = upstreams.addresses().any(|address| !exchange.tried.contains(&address));
         if somebody_else && exchange.tried.len() < MAX_TRIES && now < exchange.deadline {
             self.try_next(now, number, &mut exchange);
         } else if exchange.attempts.is_empty() {
@@ -395,15 +450,19 @@ impl Forwarder {
                 self.retry(now, number, exchange);
             }
         }
+        self.expire_relays(now);
     }
 
     fn retry(&mut self, now: Instant, number: u64, mut exchange: Exchange) {
         self.counters.upstream_timeouts += 1;
+        let qname = exchange.question.qname;
+        // Whether it was hopeless before this silence: a first one deserves its repeats.
+        let hopeless = self.routes.is_silent(now, &qname);
         if let Some(silent) = exchange.attempts.last() {
-            self.upstreams.failed(now, silent.upstream);
+            self.routes.of(&qname).failed(now, silent.upstream);
         }
-        let tries = if self.has_stale(now, &exchange) { STALE_TRIES } else { MAX_TRIES };
-        if now >= exchange.deadline || exchange.tried.len() >= tries || self.upstreams.is_empty() {
+        let tries = if hopeless || self.has_stale(now, &exchange) { LAST_TRIES } else { MAX_TRIES };
+        if now >= exchange.deadline || exchange.tried.len() >= tries || self.routes.of(&qname).is_empty() {
             return self.fail(now, number, exchange);
         }
         // What was asked before stays open: a late answer is an answer.
@@ -413,7 +472,7 @@ impl Forwarder {
 
     fn deliver(&mut self, now: Instant, number: u64, exchange: Exchange, answer: &Answer) {
         let key = exchange.question.key();
-        if let Some(lifetime_s) = answer.lifetime_s {
+        if let Some(lifetime_s) = answer.lifetime_s.filter(|_| exchange.epoch == self.epoch) {
             let lifetime = Duration::from_secs(u64::from(lifetime_s));
             self.cache.insert(now, exchange.hash, key, &answer.wire, &answer.ttl_at, lifetime);
         }
@@ -428,7 +487,9 @@ impl Forwarder {
             (SILENCE_LIFETIME, ExtendedError::NoReachableAuthority)
         };
         let key = exchange.question.key();
-        self.cache.insert_failure(now, exchange.hash, key, lifetime);
+        if exchange.epoch == self.epoch {
+            self.cache.insert_failure(now, exchange.hash, key, lifetime);
+        }
         if let Some(stale) = self.cache.find_stale(now, exchange.hash, key) {
             let (wire, ttl_at) = (stale.wire.to_vec(), stale.ttl_at.to_vec());
             let stored = Stored { wire: &wire, ttl_at: &ttl_at };
@@ -449,7 +510,7 @@ impl Forwarder {
         mut exchange: Exchange,
         write: impl Fn(&Query<'_>, usize, &mut Vec<u8>),
     ) {
-        self.by_question.remove(&ExchangeKey::new(exchange.question.key()));
+        self.by_question.remove(&exchange.key());
         self.timers.remove(&(exchange.retry_at, number));
         for attempt in std::mem::take(&mut exchange.attempts) {
             self.by_token.remove(&attempt.token);

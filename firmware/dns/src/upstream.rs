@@ -1,8 +1,9 @@
 //! Which upstream to ask next, and how long to wait for it.
 //!
-//! Round-trip times are smoothed as in RFC 6298. The fastest healthy upstream is asked; now and then another
-//! one, so that its figure stays current. One that keeps silent is set aside for a while, but asked again
-//! when all are silent: there is nobody better.
+//! Round-trip times are smoothed as in RFC 6298. Of the general upstreams the fastest healthy one is asked; now and
+//! then another one, so that its figure stays current. Servers of a forward zone are asked in the order in which they
+//! are listed. One that keeps silent is set aside for a while, but asked again when all are silent: there is
+//! nobody better.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -42,59 +43,79 @@ impl Upstream {
     }
 }
 
-/// The upstream resolvers in use.
+/// Upstream resolvers that all know the same.
 #[derive(Debug, Default)]
-pub(crate) struct Upstreams(Vec<Upstream>);
+pub(crate) struct Upstreams {
+    list: Vec<Upstream>,
+    /// The first healthy one is asked, however fast the others are.
+    in_order: bool,
+}
 
 impl Upstreams {
+    /// None yet; those to come are asked in the order of their list.
+    pub(crate) fn in_order() -> Self {
+        Self { list: Vec::new(), in_order: true }
+    }
+
     /// Replaces the set; those that stay keep what was learnt. Returns whether anything changed.
     pub(crate) fn set(&mut self, addresses: &[SocketAddr]) -> bool {
-        if self.0.iter().map(|upstream| upstream.address).eq(addresses.iter().copied()) {
+        if self.list.iter().map(|upstream| upstream.address).eq(addresses.iter().copied()) {
             return false;
         }
-        let mut old = std::mem::take(&mut self.0);
+        let mut old = std::mem::take(&mut self.list);
         for &address in addresses {
             let known = old.iter().position(|upstream| upstream.address == address);
             let fresh = Upstream { address, rtt: None, failures: 0, rests_until: None, plain_until: None };
-            self.0.push(known.map_or(fresh, |at| old.swap_remove(at)));
+            self.list.push(known.map_or(fresh, |at| old.swap_remove(at)));
         }
         true
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().map(|upstream| upstream.address)
+        self.list.iter().map(|upstream| upstream.address)
     }
 
     /// The best upstream not in `tried`; when all were tried, the best of all.
     pub(crate) fn choose(&self, now: Instant, tried: &[SocketAddr], random: u64) -> Option<SocketAddr> {
         let untried = |upstream: &&Upstream| !tried.contains(&upstream.address);
-        let rank = |upstream: &&Upstream| (upstream.is_resting(now), upstream.rank());
-        let best =
-            self.0.iter().filter(untried).min_by_key(rank).or_else(|| self.0.iter().min_by_key(rank))?;
-        if tried.is_empty() && random.is_multiple_of(PROBE_EVERY) {
-            let count = u64::try_from(self.0.len()).unwrap_or(1);
+        // Of equals the first one counts.
+        let speed = |upstream: &Upstream| if self.in_order { Duration::ZERO } else { upstream.rank() };
+        let rank = |upstream: &&Upstream| (upstream.is_resting(now), speed(upstream));
+        let best = self
+            .list
+            .iter()
+            .filter(untried)
+            .min_by_key(rank)
+            .or_else(|| self.list.iter().min_by_key(rank))?;
+        if !self.in_order && tried.is_empty() && random.is_multiple_of(PROBE_EVERY) {
+            let count = u64::try_from(self.list.len()).unwrap_or(1);
             let pick = usize::try_from((random / PROBE_EVERY) % count).unwrap_or(0);
-            if let Some(other) = self.0.get(pick).filter(|other| !other.is_resting(now)) {
+            if let Some(other) = self.list.get(pick).filter(|other| !other.is_resting(now)) {
                 return Some(other.address);
             }
         }
         Some(best.address)
     }
 
+    /// Whether all are set aside.
+    pub(crate) fn all_rest(&self, now: Instant) -> bool {
+        self.list.iter().all(|upstream| upstream.is_resting(now))
+    }
+
     /// How long to wait for `address` on the n-th try of a query (from 0).
     pub(crate) fn timeout(&self, address: SocketAddr, attempt: u32) -> Duration {
-        let rtt = self.0.iter().find(|upstream| upstream.address == address).and_then(|found| found.rtt);
+        let rtt = self.list.iter().find(|upstream| upstream.address == address).and_then(|found| found.rtt);
         let base = rtt.map_or(MIN_TIMEOUT, |(srtt, variation)| srtt + 4 * variation);
         (base.clamp(MIN_TIMEOUT, MAX_TIMEOUT) * (1 << attempt.min(4))).min(MAX_TIMEOUT)
     }
 
     /// Whether to use EDNS with it.
     pub(crate) fn speaks_edns(&self, now: Instant, address: SocketAddr) -> bool {
-        let upstream = self.0.iter().find(|upstream| upstream.address == address);
+        let upstream = self.list.iter().find(|upstream| upstream.address == address);
         upstream.is_none_or(|upstream| upstream.plain_until.is_none_or(|until| until <= now))
     }
 
@@ -126,7 +147,7 @@ impl Upstreams {
     }
 
     fn get_mut(&mut self, address: SocketAddr) -> Option<&mut Upstream> {
-        self.0.iter_mut().find(|upstream| upstream.address == address)
+        self.list.iter_mut().find(|upstream| upstream.address == address)
     }
 }
 
@@ -169,6 +190,26 @@ mod tests {
         assert_eq!(upstreams.choose(now, &[b, c], 1), Some(a));
         upstreams.answered(a, Duration::from_millis(5));
         assert_eq!(upstreams.choose(now, &[], 1), Some(a));
+    }
+
+    #[test]
+    fn a_list_is_followed_in_order_whoever_is_faster() {
+        let addresses = [1, 2].map(|last| SocketAddr::from(([192, 0, 2, last], 53)));
+        let mut upstreams = Upstreams::in_order();
+        assert!(upstreams.set(&addresses));
+        let now = Instant::now();
+        upstreams.answered(addresses[0], Duration::from_secs(1));
+        upstreams.answered(addresses[1], Duration::from_millis(1));
+        for random in [1, PROBE_EVERY] {
+            assert_eq!(upstreams.choose(now, &[], random), Some(addresses[0]));
+        }
+        assert_eq!(upstreams.choose(now, &addresses[..1], 1), Some(addresses[1]));
+        for _ in 0..FAILURES_TO_REST {
+            upstreams.failed(now, addresses[0]);
+        }
+        assert_eq!(upstreams.choose(now, &[], 1), Some(addresses[1]));
+        assert!(!upstreams.all_rest(now));
+        assert_eq!(upstreams.choose(now + REST, &[], 1), Some(addresses[0]));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub const RA: u16 = 0x0080;
 pub const CD: u16 = 0x0010;
 /// Header field: opcode.
 pub const OPCODE_MASK: u16 = 0x7800;
+/// Opcode UPDATE (RFC 2136 §2.2), as it stands in the field.
+pub const UPDATE: u16 = 5 << 11;
 /// Header field: response code.
 pub const RCODE_MASK: u16 = 0x000f;
 /// EDNS flag: DNSSEC records wanted (RFC 3225).
@@ -120,6 +122,8 @@ pub struct Query<'a> {
     pub qclass: u16,
     /// EDNS, if the query has it.
     pub edns: Option<Edns>,
+    /// Whether it carries a transaction signature (RFC 8945).
+    pub signed: bool,
 }
 
 /// A query that is not processed.
@@ -187,16 +191,17 @@ fn parse_body(message: &[u8], id: u16, flags: u16) -> Result<Query<'_>, WireErro
     let (qname, name_end) = Name::read(message, HEADER_LEN)?;
     let end = name_end + 4;
     let question = message.get(HEADER_LEN..end).ok_or(WireError::Truncated)?;
-    let edns = parse_additional(message, end, counts[3])?;
+    let (edns, signed) = parse_additional(message, end, counts[3])?;
     let (qtype, qclass) = (u16_in(message, name_end), u16_in(message, name_end + 2));
-    Ok(Query { id, flags, question, qname, qtype, qclass, edns })
+    Ok(Query { id, flags, question, qname, qtype, qclass, edns, signed })
 }
 
-fn parse_additional(message: &[u8], mut at: usize, count: u16) -> Result<Option<Edns>, WireError> {
-    let mut edns = None;
+fn parse_additional(message: &[u8], mut at: usize, count: u16) -> Result<(Option<Edns>, bool), WireError> {
+    let (mut edns, mut signed) = (None, false);
     for _ in 0..count {
         let record = Record::read(message, at)?;
         at = record.end;
+        signed |= record.rtype == rtype::TSIG;
         if record.rtype != rtype::OPT {
             continue;
         }
@@ -210,7 +215,41 @@ fn parse_additional(message: &[u8], mut at: usize, count: u16) -> Result<Option<
             dnssec_ok: u16_in(message, record.ttl_at + 2) & EDNS_DO != 0,
         });
     }
-    Ok(edns)
+    Ok((edns, signed))
+}
+
+/// What decides whether a message is passed on as it is, and to whom.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Envelope {
+    /// Message id.
+    pub(crate) id: u16,
+    /// Opcode, as it stands in the flags.
+    pub(crate) opcode: u16,
+    /// Of an update its zone, of a query the name asked for.
+    pub(crate) name: Name,
+    /// Type asked for; of an update SOA.
+    pub(crate) rtype: u16,
+}
+
+impl Envelope {
+    /// Reads header and first name of a request with one question (or zone, RFC 2136 §2.3); what follows is for
+    /// whoever gets it.
+    pub(crate) fn read(message: &[u8]) -> Option<Self> {
+        let (id, flags) = (u16_in(message, 0), u16_in(message, 2));
+        if flags & QR != 0 || u16_in(message, 4) != 1 {
+            return None;
+        }
+        let (name, end) = Name::read(message, HEADER_LEN).ok()?;
+        let fixed = message.get(end..end + 4)?;
+        Some(Self { id, opcode: flags & OPCODE_MASK, name, rtype: u16_in(fixed, 0) })
+    }
+
+    /// Whether `message` answers it, as far as the header tells.
+    pub(crate) fn is_answered_by(&self, message: &[u8]) -> bool {
+        let flags = u16_in(message, 2);
+        let header = message.len() >= HEADER_LEN && u16_in(message, 0) == self.id;
+        header && flags & QR != 0 && flags & OPCODE_MASK == self.opcode
+    }
 }
 
 /// Where a record's parts are.

@@ -224,6 +224,16 @@ impl Zones {
         }
     }
 
+    /// Whether `name` is in a zone of the office itself that is no shorter than its part from `offset` on. Special zones do
+    /// not count: they are for names that nobody knows, and a forward zone says who does.
+    pub(crate) fn has(&self, name: &Name, offset: usize) -> bool {
+        let apex = name.offset_of(&self.config.domain).or_else(|| match self.in_reverse(name)? {
+            Found::Exists { apex, .. } | Found::Absent { apex } => apex,
+            Found::Outside => None,
+        });
+        apex.is_some_and(|apex| apex <= offset)
+    }
+
     fn in_domain(&self, name: &Name, apex: usize) -> Found<'_> {
         if apex == 0 {
             return Found::Exists { data: Data::None, apex: Some(0) };

@@ -11,7 +11,7 @@ use hickory_proto::rr::rdata::{CNAME, MX, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use kontor_dns::answer::{Asked, TtlLimits, check_answer};
 use kontor_dns::wire::{HEADER_LEN, parse_query};
-use kontor_dns::{Client, Entropy, Forwarder, Handled, Limits, Transmit, Transport, ZoneConfig};
+use kontor_dns::{Client, Entropy, ForwardZone, Forwarder, Handled, Limits, Transmit, Transport, ZoneConfig};
 use proptest::prelude::*;
 
 fn forwarder(limits: Limits) -> Forwarder {
@@ -29,6 +29,9 @@ fn forwarder(limits: Limits) -> Forwarder {
     });
     let mut forwarder = Forwarder::new(zones, limits, entropy).unwrap();
     forwarder.set_upstreams(&[SocketAddr::from(([192, 0, 2, 1], 53))]);
+    let name = kontor_dns::Name::from_text("ad.office.internal").unwrap();
+    forwarder
+        .set_forward_zones(&[ForwardZone { name, servers: vec![SocketAddr::from(([10, 0, 0, 1], 53))] }]);
     forwarder
 }
 
@@ -75,7 +78,14 @@ fn mutate(message: &mut Vec<u8>, changes: &[(prop::sample::Index, u8)], cut: Opt
     }
 }
 
-/// Sends `message` as a query; whatever is asked upstream gets `reply`; then time runs out.
+fn echo(asked: &[u8]) -> Vec<u8> {
+    let mut answer = asked.to_vec();
+    answer[2] |= 0x80;
+    answer
+}
+
+/// Sends `message` as a query; whatever is asked upstream gets `reply`, what is passed on itself as an answer; then time
+/// runs out.
 fn exercise(message: &[u8], transport: Transport, reply: impl Fn(&[u8]) -> Vec<u8>) {
     let mut forwarder = forwarder(Limits::default());
     let mut now = Instant::now();
@@ -87,6 +97,9 @@ fn exercise(message: &[u8], transport: Transport, reply: impl Fn(&[u8]) -> Vec<u
     for _ in 0..20 {
         while let Some(transmit) = forwarder.poll_transmit() {
             match transmit {
+                Transmit::Ask { token, message: relayed, .. } if relayed == message => {
+                    forwarder.handle_upstream(now, token, &echo(message));
+                }
                 Transmit::Ask { token, message, .. } => {
                     assert!(Message::from_vec(&message).is_ok(), "we sent what nobody can read");
                     forwarder.handle_upstream(now, token, &reply(&message));
@@ -162,6 +175,19 @@ proptest! {
             mutate(&mut reply, &changes, cut);
             reply
         });
+    }
+
+    /// Updates and keys are passed on unread, so whatever is in them.
+    #[test]
+    fn mutated_updates(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        transport in transport(),
+    ) {
+        let mut message = query("ad.office.internal.", 77);
+        message[2] = 5 << 3;
+        mutate(&mut message, &changes, cut);
+        exercise(&message, transport, rich_answer);
     }
 
     /// What is kept can be read by another implementation whenever the original could.

@@ -1,6 +1,6 @@
 //! The site rendered as one nftables table, and the kernel settings that belong to it.
 //!
-//! Pure functions from [`Site`] to text: no clock, no files, no sockets. The whole firewall is the table
+//! Pure functions from [`Site`] (and the ports of components, [`Openings`]) to text: no clock, no files, no sockets. The whole firewall is the table
 //! `inet kontor`, replaced in one transaction, so that there is never a moment without rules and open
 //! connections (conntrack) survive. One ruleset serves all zones: interfaces are elements of sets and
 //! verdict maps, so a new network adds elements, not rules.
@@ -15,6 +15,7 @@
 //!   claims to be from the office but comes from outside, or from another internal network, is dropped.
 //! - The external network may itself be private (behind the provider's router), so private sources from
 //!   outside are not refused as such; only our own networks, and addresses nobody may have, are.
+//! - Components are reached from inside alone: their ports are sets, and there is no rule for them where there is no port.
 //! - From inside, what the box does not offer is refused rather than ignored, so that nobody waits.
 //! - The kernel asks for the modules it needs by alias: `nf_tables nft_ct nft_chain_nat nft_masq
 //!   nft_reject_inet` and what they depend on.
@@ -22,7 +23,7 @@
 mod ruleset;
 mod sysctl;
 
-pub use ruleset::{TABLE, render};
+pub use ruleset::{Openings, TABLE, render};
 pub use sysctl::sysctls;
 
 pub(crate) use kontor_config::site::{Site, Zone};

@@ -1,5 +1,6 @@
 //! The table `inet kontor` as text for `nft -f -`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use kontor_config::site::Network;
@@ -9,8 +10,17 @@ use crate::{Site, Zone};
 /// Family and name of the one table; nothing else in the kernel's ruleset is touched.
 pub const TABLE: &str = "inet kontor";
 
-/// Everything that does not depend on the site. The sets and maps it refers to come before it.
-const CHAINS: &str = r"
+/// Ports that components serve the internal networks on, beside the base's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Openings {
+    /// Over TCP.
+    pub tcp: BTreeSet<u16>,
+    /// Over UDP.
+    pub udp: BTreeSet<u16>,
+}
+
+/// The beginning of what does not depend on the site. The sets and maps it refers to come before it.
+const INPUT: &str = r"
 	# Before conntrack: a forged packet must not even create a connection.
 	chain spoofed {
 		type filter hook prerouting priority raw; policy accept;
@@ -43,7 +53,10 @@ const CHAINS: &str = r"
 		icmpv6 type echo-request accept
 		udp dport { 53, 67, 123 } accept
 		tcp dport 53 accept
-		jump icmpv6_link
+";
+
+/// The rest; between the two are the ports of components.
+const AFTER_OPENINGS: &str = r"		jump icmpv6_link
 		# The office's own people learn at once that there is nothing here.
 		counter
 		meta l4proto tcp reject with tcp reset
@@ -82,13 +95,13 @@ const CHAINS: &str = r"
 }
 ";
 
-/// Renders the whole firewall of a site.
+/// Renders the whole firewall of a site whose components are reached on the ports of `openings`.
 ///
 /// The text is one transaction for `nft -f -`: it makes sure that the table exists, deletes it, and
 /// builds it anew. Names in it come from the validated site (ports and network names), so nothing needs
 /// to be quoted beyond the quotation marks.
 #[must_use]
-pub fn render(site: &Site) -> String {
+pub fn render(site: &Site, openings: &Openings) -> String {
     let mut text = format!("table {TABLE} {{}}\ndelete table {TABLE}\ntable {TABLE} {{\n");
     interface_set(&mut text, "external", site, Zone::External);
     interface_set(&mut text, "internal", site, Zone::Internal);
@@ -101,7 +114,20 @@ pub fn render(site: &Site) -> String {
     zone_map(&mut text, "source_check", site, None, "jump source");
     zone_map(&mut text, "input_from", site, Some("accept"), "goto input");
     forward_map(&mut text, site);
-    text.push_str(CHAINS);
+    let open: Vec<_> = [("tcp", &openings.tcp), ("udp", &openings.udp)]
+        .into_iter()
+        .filter(|(_, ports)| !ports.is_empty())
+        .collect();
+    for (protocol, ports) in &open {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        block(&mut text, &format!("set component_{protocol}"), "inet_service", false, &ports);
+    }
+    text.push_str(INPUT);
+    for (protocol, _) in &open {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\t\t{protocol} dport @component_{protocol} accept");
+    }
+    text.push_str(AFTER_OPENINGS);
     text
 }
 

@@ -68,7 +68,21 @@ ip link add lower mtu 1400 type veth peer name other mtu 1400 && ip link add por
 ";
 
 const NETD: &str = "exec \"$0\" netd --run \"$1/run\" --state \"$1/state\" --board \"$1/board.toml\" --site \"$1/site.toml\" \
---sys \"$1/sys\" --proc-sys \"$1/proc\" --nft \"$1/nft\"";
+--sys \"$1/sys\" --proc-sys \"$1/proc\" --nft \"$1/nft\" --components \"$1/components\"";
+
+const DOMAIN: &str = "[samba]
+role = \"dc\"
+realm = \"ad.office.internal\"
+";
+
+/// A component of the release, up to its seal.
+const COMPONENT: &str = "schema = 1
+name = \"samba\"
+memory-mib = 1
+processes = 1
+service = [{ name = \"smbd\", command = [\"/usr/sbin/smbd\"] }]
+port = [{ protocol = \"tcp\", number = [445, 88] }]
+";
 
 struct Netd {
     child: Child,
@@ -89,9 +103,12 @@ impl Netd {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        for name in ["run/netd", "state/netd", "sys", "proc"] {
+        for name in ["run/netd", "state/netd", "sys", "proc", "components"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
+        let digits = "0".repeat(64);
+        let seal = format!("[seal]\nbytes = 1\nsha256 = \"{digits}\"\nverity = \"{digits}\"\n");
+        fs::write(dir.path().join("components/samba.toml"), format!("{COMPONENT}{seal}")).unwrap();
         fs::write(dir.path().join("board.toml"), BOARD).unwrap();
         fs::write(dir.path().join("site.toml"), SITE).unwrap();
         fs::write(dir.path().join("nft"), format!("#!/bin/sh\n{nft}\n")).unwrap();
@@ -158,13 +175,15 @@ fn lan_first_then_firewall_then_wan_and_a_reload_touches_only_what_changed() {
     let firewall = position(&lines, "firewall loaded");
     let wan = position(&lines, "setting port1 up");
     assert!(lan < firewall && firewall < wan, "{lines:#?}");
-    assert!(fs::read_to_string(netd.path().join("rules")).unwrap().contains("port1"));
+    let rules = || fs::read_to_string(netd.path().join("rules")).unwrap();
+    assert!(rules().contains("port1") && !rules().contains("component"), "nobody asked for the component");
 
-    fs::write(netd.path().join("site.toml"), format!("{SITE}{GUESTS}")).unwrap();
+    fs::write(netd.path().join("site.toml"), format!("{SITE}{GUESTS}{DOMAIN}")).unwrap();
     kill(Pid::from_raw(netd.child.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
     let lines = netd.until("adding 10.9.0.1/24 to port3");
     let steps: Vec<&String> = lines.iter().filter(|line| line.contains("port")).collect();
     assert_eq!(steps, ["setting port3 up", "adding 10.9.0.1/24 to port3"], "{lines:#?}");
+    assert!(rules().contains("elements = { 88, 445 }") && !rules().contains("component_udp"), "{}", rules());
 
     let status = netd.status();
     let port2 = status.links.iter().find(|link| link.name == "port2").unwrap();

@@ -1,4 +1,4 @@
-//! The site rendered as what Samba 4.22 needs: its files, the commands of its first start, its ports.
+//! The site rendered as what Samba 4.22 needs: its files and the commands of its first start.
 //!
 //! Pure functions from [`Site`] and [`Samba`] to text: no clock, no files, no sockets, and no secrets;
 //! passwords reach Samba's tools by other ways than their arguments. Everything that comes from the site
@@ -26,7 +26,7 @@ mod setup;
 mod share;
 mod smb_conf;
 
-pub use ports::{DNS_PORT, Protocol, ports};
+pub use ports::{DNS_PORT, RPC_PORTS};
 pub use resolution::{hosts, krb5_conf, nsswitch_conf, resolv_conf};
 pub use setup::{join_arguments, provision_arguments};
 pub use share::{Directory, SNAPSHOT_NAME, directories};

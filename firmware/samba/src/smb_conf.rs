@@ -2,7 +2,9 @@
 
 use crate::section::Section;
 use crate::share::{home_section, share_section};
-use crate::{DNS_PORT, Samba, SambaRole, Site, interfaces, is_domain_controller, netbios_name, ports, realm};
+use crate::{
+    DNS_PORT, RPC_PORTS, Samba, SambaRole, Site, interfaces, is_domain_controller, netbios_name, realm,
+};
 
 /// Of every role.
 const COMMON: &[(&str, &str)] = &[
@@ -95,8 +97,8 @@ fn global(site: &Site, samba: &Samba) -> Section {
     if is_domain_controller(samba.role) {
         section.set_all(DOMAIN_CONTROLLER);
         section.set("dns port", &DNS_PORT.to_string());
-        let rpc = ports::RPC_PORTS;
-        section.set("rpc server dynamic port range", &format!("{}-{}", rpc.start(), rpc.end()));
+        let (first, last) = (RPC_PORTS.start(), RPC_PORTS.end());
+        section.set("rpc server dynamic port range", &format!("{first}-{last}"));
     } else {
         section.set_all(MEMBER);
         for (key, value) in MEMBER_IDMAP {

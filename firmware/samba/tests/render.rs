@@ -1,8 +1,7 @@
-//! What whole sites become: files, commands and ports, as snapshots.
+//! What whole sites become: files and commands, as snapshots.
 
-use kontor_config::site::{Samba, SambaRole};
+use kontor_config::site::Samba;
 use kontor_config::{Board, Site};
-use kontor_samba::{Protocol, ports};
 
 fn parsed(text: &str) -> (Site, Samba) {
     let ports: String = (1..=3).map(|n| format!("[[port]]\nname = \"port{n}\"\n")).collect();
@@ -99,30 +98,4 @@ fn surroundings_of_a_read_only_domain_controller() {
 #[test]
 fn surroundings_of_a_member() {
     insta::assert_snapshot!(surroundings(&member(true)));
-}
-
-#[test]
-fn open_ports() {
-    let list = |role, protocol| {
-        let open: Vec<_> =
-            ports(role).iter().filter(|(p, _)| *p == protocol).map(|(_, range)| range).collect();
-        format!("{open:?}")
-    };
-    let controller = "[88..=88, 135..=135, 139..=139, 389..=389, 445..=445, 464..=464, 636..=636, \
-                      3268..=3269, 49152..=49167]";
-    assert_eq!(list(SambaRole::Dc, Protocol::Tcp), controller);
-    assert_eq!(list(SambaRole::Rodc, Protocol::Tcp), controller);
-    assert_eq!(list(SambaRole::Rodc, Protocol::Udp), "[88..=88, 137..=137, 138..=138, 389..=389, 464..=464]");
-    assert_eq!(list(SambaRole::Member, Protocol::Tcp), "[445..=445]");
-    assert_eq!(list(SambaRole::Member, Protocol::Udp), "[]");
-}
-
-/// The office's own DNS service has port 53, and nobody else may reach Samba's.
-#[test]
-fn the_realms_dns_service_is_not_open() {
-    for role in [SambaRole::Dc, SambaRole::Rodc, SambaRole::Member] {
-        for (_, range) in ports(role) {
-            assert!(!range.contains(&53) && !range.contains(&kontor_samba::DNS_PORT));
-        }
-    }
 }

@@ -85,6 +85,11 @@ pub fn sources(declaration: &Declaration) -> impl Iterator<Item = Utf8PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use kontor_component::Protocol;
+    use kontor_config::{Board, Site};
+
     use super::*;
 
     const BUILD: &str = "packages = {}\nunpack.drop = []\n";
@@ -120,5 +125,45 @@ mod tests {
         }
         let error = Declaration::load("samba4", &workspace).unwrap_err().to_string();
         assert!(error.starts_with("there is no component \"samba4\"; rootfs/ has "), "{error}");
+    }
+
+    fn smb_conf(workspace: &Workspace) -> String {
+        let read = |path: &str| std::fs::read_to_string(workspace.root().join(path)).unwrap();
+        let ports: String = (1..=3).map(|n| format!("[[port]]\nname = \"port{n}\"\n")).collect();
+        let board = Board::parse("board.toml", &format!("schema = 1\nname = \"test\"\n{ports}")).unwrap();
+        let path = "docs/examples/headquarters.toml";
+        let site = Site::parse(path, &read(path), &board).unwrap();
+        kontor_samba::smb_conf(&site, site.samba.as_ref().unwrap())
+    }
+
+    /// The firewall knows the declaration, Samba its configuration: both must mean the same ports.
+    #[test]
+    fn sambas_ports_are_those_of_its_configuration() {
+        let workspace = Workspace::locate();
+        let manifest = Declaration::load("samba", &workspace).unwrap().manifest;
+        let open = |role, wanted| -> BTreeSet<u16> {
+            let ports = manifest.ports(role);
+            ports.filter(|(protocol, _)| *protocol == wanted).map(|(_, port)| port).collect()
+        };
+        let smb_conf = smb_conf(&workspace);
+        let range =
+            smb_conf.lines().find_map(|line| line.trim().strip_prefix("rpc server dynamic port range = "));
+        let (first, last) = range.unwrap().split_once('-').unwrap();
+        let rpc: BTreeSet<u16> = (first.parse().unwrap()..=last.parse().unwrap()).collect();
+        for role in ["dc", "rodc"] {
+            let tcp = open(role, Protocol::Tcp);
+            assert_eq!(tcp.iter().copied().filter(|port| *port >= 49152).collect::<BTreeSet<_>>(), rpc);
+            assert!(
+                [88, 135, 389, 445, 464, 636, 3268, 3269].iter().all(|port| tcp.contains(port)),
+                "{tcp:?}"
+            );
+            assert_eq!(open(role, Protocol::Udp), [88, 389, 464].into());
+        }
+        assert_eq!((open("member", Protocol::Tcp), open("member", Protocol::Udp)), ([445].into(), [].into()));
+        // dnsd has port 53, and nobody else may ask Samba's DNS service; nobody serves NetBIOS.
+        let closed = [53, 137, 138, 139, kontor_samba::DNS_PORT];
+        for (role, protocol) in [("dc", Protocol::Tcp), ("dc", Protocol::Udp), ("rodc", Protocol::Tcp)] {
+            assert!(open(role, protocol).is_disjoint(&closed.into()));
+        }
     }
 }

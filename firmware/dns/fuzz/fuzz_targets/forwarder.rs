@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use kontor_dns::{Client, Entropy, Forwarder, Limits, Name, Transmit, Transport, ZoneConfig};
+use kontor_dns::{Client, Entropy, ForwardZone, Forwarder, Limits, Name, Transmit, Transport, ZoneConfig};
 use libfuzzer_sys::fuzz_target;
 
 fn forwarder() -> Forwarder {
@@ -18,6 +18,9 @@ fn forwarder() -> Forwarder {
     };
     let mut forwarder = Forwarder::new(zones, Limits::default(), Entropy::new(|| 1)).unwrap();
     forwarder.set_upstreams(&[SocketAddr::from(([192, 0, 2, 1], 53))]);
+    // With few labels, so that noise finds it.
+    let servers = vec![SocketAddr::from(([10, 0, 0, 1], 53)), SocketAddr::from(([10, 0, 0, 2], 53))];
+    forwarder.set_forward_zones(&[ForwardZone { name: Name::from_text("ad").unwrap(), servers }]);
     forwarder
 }
 

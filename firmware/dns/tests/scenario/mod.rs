@@ -4,6 +4,7 @@
 //! # comment
 //! forward-private                       zones of private use go upstream (first line only)
 //! upstreams 192.0.2.1 192.0.2.2
+//! forward-zone ad.office.internal 127.0.0.1    others know this zone; without address: no longer
 //! lease pc1 192.168.77.100              also: unlease
 //! ? q1 www.example.com A tcp do cd nord size=512 client=192.168.77.9 plain
 //! -> a 192.0.2.1 udp www.example.com. A do cd plain     what must be sent next
@@ -26,7 +27,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use kontor_dns::{Client, Entropy, Forwarder, Handled, Limits, Transmit, Transport, ZoneConfig};
+use kontor_dns::{Client, Entropy, ForwardZone, Forwarder, Handled, Limits, Transmit, Transport, ZoneConfig};
 
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 
@@ -48,6 +49,7 @@ pub(crate) fn play(file: &str, text: &str) {
 struct Stage {
     now: Instant,
     forwarder: Forwarder,
+    zones: Vec<ForwardZone>,
     /// Queries by id, with their label.
     labels: HashMap<u16, String>,
     answers: VecDeque<Vec<u8>>,
@@ -76,6 +78,7 @@ impl Stage {
         Self {
             now: Instant::now(),
             forwarder: Forwarder::new(zones, Limits::default(), entropy).unwrap(),
+            zones: Vec::new(),
             labels: HashMap::new(),
             answers: VecDeque::new(),
             asks: VecDeque::new(),
@@ -89,11 +92,8 @@ impl Stage {
         let (head, records) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
         let words: Vec<&str> = head.split_whitespace().collect();
         match words.as_slice() {
-            ["upstreams", addresses @ ..] => {
-                let parse = |address: &&str| SocketAddr::new(address.parse().unwrap(), 53);
-                let addresses: Vec<SocketAddr> = addresses.iter().map(parse).collect();
-                self.forwarder.set_upstreams(&addresses);
-            }
+            ["upstreams", addresses @ ..] => self.forwarder.set_upstreams(&upstreams(addresses)),
+            ["forward-zone", zone, servers @ ..] => self.forward_zone(zone, &upstreams(servers)),
             ["lease", name, address] => {
                 let _ = self.forwarder.zones_mut().set_lease(name, address.parse().unwrap());
             }
@@ -114,6 +114,15 @@ impl Stage {
         }
         self.collect();
         Ok(())
+    }
+
+    fn forward_zone(&mut self, zone: &str, servers: &[SocketAddr]) {
+        let name = kontor_dns::Name::from_text(zone).unwrap();
+        self.zones.retain(|zone| zone.name != name);
+        if !servers.is_empty() {
+            self.zones.push(ForwardZone { name, servers: servers.to_vec() });
+        }
+        self.forwarder.set_forward_zones(&self.zones);
     }
 
     fn pass(&mut self, step: &str) -> Result<(), String> {
@@ -214,6 +223,10 @@ impl Stage {
             (None, Some(bytes)) => Err(format!("answered {:?}", Message::from_vec(bytes))),
         }
     }
+}
+
+fn upstreams(addresses: &[&str]) -> Vec<SocketAddr> {
+    addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 53)).collect()
 }
 
 fn same(got: &str, expect: &str) -> Result<(), String> {

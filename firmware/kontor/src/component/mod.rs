@@ -24,6 +24,7 @@ mod snapshots;
 
 pub(crate) use exec::tool;
 use image::Root;
+pub(crate) use office::role;
 use outside::Follow;
 
 /// How the process inside is called, by which `main` tells it from PID 1 of the box.

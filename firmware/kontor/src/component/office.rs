@@ -78,6 +78,14 @@ impl Office {
     }
 }
 
+/// The role that a site gives a component; nothing when it has no table for it.
+pub(crate) fn role(site: &Site, component: &str) -> Option<&'static str> {
+    match component {
+        samba::NAME => site.samba.as_ref().map(|table| samba::role(table.role)),
+        _ => None,
+    }
+}
+
 /// Once the preparation is done nobody reads the site file in there any more, and it holds the operator's password hash.
 ///
 /// # Errors

@@ -60,7 +60,7 @@ pub(super) fn snapshots(site: &Site) -> Vec<String> {
 }
 
 /// As the site file and the manifest call it.
-const fn role(role: SambaRole) -> &'static str {
+pub(super) const fn role(role: SambaRole) -> &'static str {
     match role {
         SambaRole::Dc => "dc",
         SambaRole::Rodc => "rodc",

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kontor_dns::{Client, Entropy, Forwarder, Handled, Limits, Transmit, Transport};
+use kontor_dns::{Client, Entropy, ForwardZone, Forwarder, Handled, Limits, Transmit, Transport};
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) port: u16,
     /// Port of the upstreams.
     pub(crate) upstream_port: u16,
+    /// Port of Samba's DNS service on the box.
+    pub(crate) samba_port: u16,
 }
 
 /// Whether the loop goes on.
@@ -215,8 +217,8 @@ impl Daemon {
         flow
     }
 
-    /// Reads the site again. The leases' names stay, and the cache unless the operator named other forwarders;
-    /// a site that cannot be read changes nothing.
+    /// Reads the site again. The leases' names stay, and the cache unless others are to be asked for the same names
+    /// (the operator's forwarders, the realm's servers); a site that cannot be read changes nothing.
     pub(crate) fn reload(&mut self) {
         self.site_problem = None;
         match Settings::read(&self.options.paths) {
@@ -237,7 +239,7 @@ impl Daemon {
         self.apply();
     }
 
-    /// Follows the settings: listeners, upstreams, resolv.conf.
+    /// Follows the settings: listeners, upstreams, realm, resolv.conf.
     fn apply(&mut self) {
         self.open_listeners();
         let settings = &self.settings;
@@ -247,7 +249,21 @@ impl Daemon {
         {
             eprintln!("cannot write resolv.conf: {error}");
         }
+        self.follow_realm();
         self.follow_net();
+    }
+
+    fn follow_realm(&mut self) {
+        let Options { samba_port, upstream_port, .. } = self.options;
+        let zone = self.settings.realm.as_ref().map(|realm| realm.zone(samba_port, upstream_port));
+        let zones: Vec<ForwardZone> = zone.into_iter().collect();
+        if !self.forwarder.set_forward_zones(&zones) {
+            return;
+        }
+        for ForwardZone { name, servers } in &zones {
+            let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+            eprintln!("{name} is asked of {}", servers.join(" "));
+        }
     }
 
     fn open_listeners(&mut self) {

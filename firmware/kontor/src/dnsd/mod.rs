@@ -9,6 +9,7 @@ mod daemon;
 mod listen;
 mod names;
 mod poller;
+mod realm;
 mod settings;
 mod status;
 mod tcp;
@@ -29,13 +30,14 @@ const PORT: u16 = 53;
 
 /// Runs dnsd until SIGTERM; SIGHUP reads the site file again.
 ///
-/// `--run --state --site --board` move files, `--port N` and `--upstream-port N` ports; all of them for
-/// trial runs.
+/// `--run --state --site --board` move files, `--port N`, `--upstream-port N` and `--samba-port N` ports; all of them
+/// for trial runs.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let options = Options {
         paths: Paths::from_args(args),
-        port: port(args, "--port")?,
-        upstream_port: port(args, "--upstream-port")?,
+        port: port(args, "--port", PORT)?,
+        upstream_port: port(args, "--upstream-port", PORT)?,
+        samba_port: port(args, "--samba-port", kontor_samba::DNS_PORT)?,
     };
     let mut signals = Signals::new(&[Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT])?;
     let notifier = Notifier::from_environment();
@@ -55,8 +57,8 @@ fn raise_file_limit() {
     }
 }
 
-fn port(args: &[String], flag: &str) -> anyhow::Result<u16> {
-    let Some(at) = args.iter().position(|argument| argument == flag) else { return Ok(PORT) };
+fn port(args: &[String], flag: &str, default: u16) -> anyhow::Result<u16> {
+    let Some(at) = args.iter().position(|argument| argument == flag) else { return Ok(default) };
     let value = args.get(at + 1).with_context(|| format!("{flag} needs a port number"))?;
     value.parse().with_context(|| format!("{flag}: {value:?} is not a port number"))
 }

@@ -9,6 +9,8 @@ use kontor_dns::{Name, WireError, ZoneConfig};
 use kontor_status::paths::Paths;
 use kontor_status::{NetStatus, WanState};
 
+use super::realm::Realm;
+
 /// The site, as dnsd sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -20,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) clients: Vec<Ipv4Net>,
     /// Upstreams named by the operator.
     pub(crate) forwarders: Vec<IpAddr>,
+    /// The Active Directory domain the box is in.
+    pub(crate) realm: Option<Realm>,
     /// The office's domain, for resolv.conf.
     pub(crate) domain: String,
 }
@@ -57,6 +61,7 @@ impl Settings {
             listen: networks.iter().map(Ipv4Net::addr).collect(),
             clients: networks,
             forwarders: site.dns.forwarders.clone(),
+            realm: Realm::of(site)?,
             domain: site.office.domain.clone(),
         })
     }

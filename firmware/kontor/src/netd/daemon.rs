@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kontor_component::Shipped;
 use kontor_config::site::{Address, Network, Zone};
 use kontor_config::{Board, Site};
 use kontor_network::{Assignment, Desired, Inputs, Observed, assign, desired, diff};
@@ -14,6 +15,7 @@ use super::files::{accept_ra, is_forwarding, read_board, read_site, write_status
 use super::firewall::{self, Firewall};
 use super::guard::Guard;
 use super::netlink::{self, Netlink};
+use super::openings::openings;
 use super::store::Store;
 use super::wan::{SavedLease, Wan};
 use super::{hardware, report};
@@ -34,6 +36,7 @@ pub(crate) struct Places {
     pub(crate) nft: PathBuf,
     pub(crate) sys: PathBuf,
     pub(crate) proc_sys: PathBuf,
+    pub(crate) components: PathBuf,
 }
 
 /// What netd holds between two events.
@@ -42,6 +45,8 @@ pub(crate) struct Daemon {
     netlink: Netlink,
     notifier: Notifier,
     board: Board,
+    /// Part of the base, which does not change while we run.
+    components: Vec<Shipped>,
     /// The site the kernel follows.
     site: Option<Site>,
     /// A newer site whose firewall could not be loaded yet.
@@ -99,6 +104,8 @@ impl Daemon {
             netlink: Netlink::open()?,
             notifier: Notifier::from_environment(),
             board,
+            // A damaged one opens nothing; PID 1 has said what is wrong with it.
+            components: Shipped::load_all(&places.components).0,
             site: None,
             pending: None,
             firewall: Firewall::new(places.nft.clone(), places.paths.net_status().with_file_name("firewall")),
@@ -243,7 +250,7 @@ impl Daemon {
 
     /// The packet filter, then the kernel settings that rely on it (forwarding among them).
     async fn load_firewall(&mut self, site: &Site) -> bool {
-        let rules = kontor_firewall::render(site);
+        let rules = kontor_firewall::render(site, &openings(site, &self.components));
         let before = self.firewall.is_loaded();
         // nft may take long under load; the supervisor must not think that netd hangs.
         let outcome = {

@@ -14,6 +14,7 @@ mod generation;
 mod guard;
 mod hardware;
 mod netlink;
+mod openings;
 mod report;
 mod store;
 mod wan;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kontor_component::SHIPPED_DIRECTORY;
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
@@ -39,8 +41,8 @@ const SITE_WAIT: Duration = Duration::from_millis(200);
 
 /// Runs netd until SIGTERM. The network stays as it is then: a restart must not be noticed by the office.
 ///
-/// `--run --state --site --board` move files, `--nft FILE --sys DIR --proc-sys DIR` the programs and trees it
-/// uses; all of them for trial runs in a namespace.
+/// `--run --state --site --board` move files, `--nft FILE --sys DIR --proc-sys DIR --components DIR` the programs and
+/// trees it uses; all of them for trial runs in a namespace.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let flag = |name: &str, default: &str| {
         let position = args.iter().position(|argument| argument == name);
@@ -51,6 +53,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         nft: flag("--nft", "/usr/sbin/nft"),
         sys: flag("--sys", "/sys"),
         proc_sys: flag("--proc-sys", "/proc/sys"),
+        components: flag("--components", SHIPPED_DIRECTORY),
     };
     // Nothing is handled yet: SIGTERM ends us.
     site::wait(&places.paths, &mut Signals::new(&[])?, &Notifier::from_environment())?;

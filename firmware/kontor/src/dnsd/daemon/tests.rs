@@ -17,10 +17,16 @@ use super::*;
 const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
 /// Longest time a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Negotiation of keys.
+const TKEY: RecordType = RecordType::Unknown(249);
+/// TSIG of key `k`: algorithm `k`, no time, an empty signature, id 7, no error.
+const SIGNATURE: &[u8] = b"\x01k\0\0\xfa\0\xff\0\0\0\0\0\x13\x01k\0\0\0\0\0\0\0\0\0\0\0\0\x07\0\0\0\0";
+const SAMBA: &str = "[samba]\nrole = \"dc\"\nrealm = \"ad.office.internal\"\n";
 /// One turn of the daemon at most.
 const STEP: Duration = Duration::from_millis(20);
 
-/// A resolver that answers every A question with 192.0.2.80, over UDP truncated when asked for `big…`.
+/// A resolver that answers every A question with 192.0.2.0, over UDP truncated when asked for `big…`; what is passed on
+/// to it comes back as an answer.
 struct FakeUpstream {
     udp: UdpSocket,
     tcp: TcpListener,
@@ -29,10 +35,10 @@ struct FakeUpstream {
 }
 
 impl FakeUpstream {
-    fn new() -> Self {
-        // A free port for both transports on an address that nobody else in the test run uses.
+    /// With a free port for both transports.
+    fn on(address: &str) -> Self {
         let (udp, tcp) = loop {
-            let udp = UdpSocket::bind("127.0.0.99:0").unwrap();
+            let udp = UdpSocket::bind((address, 0)).unwrap();
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
                 break (udp, tcp);
             }
@@ -69,7 +75,11 @@ impl FakeUpstream {
 }
 
 fn reply(asked: &[u8], udp: bool) -> Vec<u8> {
-    let asked = Message::from_vec(asked).unwrap();
+    let (bytes, asked) = (asked, Message::from_vec(asked).unwrap());
+    let signed = bytes.ends_with(SIGNATURE);
+    if signed || asked.metadata.op_code != OpCode::Query || asked.queries[0].query_type() == TKEY {
+        return echo(bytes);
+    }
     let name = asked.queries[0].name().clone();
     let mut message = Message::new(asked.metadata.id, MessageType::Response, OpCode::Query);
     message.add_queries(asked.queries);
@@ -80,6 +90,13 @@ fn reply(asked: &[u8], udp: bool) -> Vec<u8> {
         message.add_answer(Record::from_rdata(name.clone(), 300, data));
     }
     message.to_vec().unwrap()
+}
+
+/// What came, as an answer, with a tail that the box must not mind.
+fn echo(asked: &[u8]) -> Vec<u8> {
+    let mut answer = [asked, b"tail"].concat();
+    answer[2] |= 0x80;
+    answer
 }
 
 fn framed(message: &[u8]) -> Vec<u8> {
@@ -94,9 +111,18 @@ fn question(qname: &str, qtype: RecordType, id: u16) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+/// A dynamic update of `zone` (RFC 2136).
+fn update(zone: &str) -> Vec<u8> {
+    let mut message = question(zone, RecordType::SOA, 0xabcd);
+    message[2] = 5 << 3;
+    message
+}
+
 struct Office {
     daemon: Daemon,
     upstream: FakeUpstream,
+    /// Samba's DNS service.
+    samba: FakeUpstream,
     directory: tempfile::TempDir,
     server: SocketAddrV4,
 }
@@ -104,7 +130,8 @@ struct Office {
 impl Office {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let upstream = FakeUpstream::new();
+        // An address that nobody else in the test run uses.
+        let (upstream, samba) = (FakeUpstream::on("127.0.0.99"), FakeUpstream::on("127.0.0.1"));
         let run = directory.path();
         for sub in ["site", "netd", "dnsd"] {
             std::fs::create_dir(run.join(sub)).unwrap();
@@ -113,14 +140,27 @@ impl Office {
         let board = run.join("board.toml");
         std::fs::write(&board, BOARD).unwrap();
         let args = ["--run", run.to_str().unwrap(), "--board", board.to_str().unwrap()].map(str::to_owned);
-        let options = Options { paths: Paths::from_args(&args), port: 0, upstream_port: upstream.port() };
+        let options = Options {
+            paths: Paths::from_args(&args),
+            port: 0,
+            upstream_port: upstream.port(),
+            samba_port: samba.port(),
+        };
         let signals = Signals::new(&[]).unwrap();
         let mut daemon = Daemon::new(options, signals, Notifier::from_environment()).unwrap();
         let listener = daemon.listeners.on(Ipv4Addr::LOCALHOST).unwrap();
         let SocketAddr::V4(server) = listener.udp.local_addr().unwrap() else { panic!("IPv4") };
         // From here on a reload opens the same port.
         daemon.options.port = server.port();
-        Self { daemon, upstream, directory, server }
+        Self { daemon, upstream, samba, directory, server }
+    }
+
+    /// Its site has the Active Directory domain `ad.office.internal`.
+    fn with_realm() -> Self {
+        let mut office = Self::with_wan();
+        write_site(office.directory.path(), SAMBA);
+        office.daemon.reload();
+        office
     }
 
     fn with_wan() -> Self {
@@ -150,6 +190,7 @@ impl Office {
         let start = Instant::now();
         loop {
             self.upstream.turn();
+            self.samba.turn();
             self.daemon.turn(STEP).unwrap();
             if let Some(value) = done(self) {
                 return value;
@@ -169,6 +210,33 @@ impl Office {
             let (length, from) = client.recv_from(&mut buffer).ok()?;
             assert_eq!(from, server.into());
             Some(Message::from_vec(&buffer[..length]).unwrap())
+        })
+    }
+
+    /// Sends `message` as it is; what comes back.
+    #[track_caller]
+    fn exchange_udp(&mut self, message: &[u8]) -> Vec<u8> {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_nonblocking(true).unwrap();
+        client.send_to(message, self.server).unwrap();
+        self.until(|_| {
+            let mut buffer = [0; 4096];
+            let length = client.recv(&mut buffer).ok()?;
+            Some(buffer[..length].to_vec())
+        })
+    }
+
+    #[track_caller]
+    fn exchange_tcp(&mut self, message: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        stream.write_all(&framed(message)).unwrap();
+        let mut input = Vec::new();
+        self.until(|_| {
+            let mut buffer = [0; 4096];
+            let length = stream.read(&mut buffer).unwrap_or(0);
+            input.extend_from_slice(&buffer[..length]);
+            let (length, rest) = input.split_first_chunk::<2>()?;
+            (rest.len() == usize::from(u16::from_be_bytes(*length))).then(|| rest.to_vec())
         })
     }
 
@@ -387,6 +455,63 @@ fn other_forwarders_of_the_operator_begin_with_an_empty_cache() {
     office.daemon.reload();
     assert_eq!(office.daemon.forwarder.upstreams().count(), 1);
     assert_eq!(office.daemon.forwarder.cache_entries(), 0, "what the provider's resolver does not know");
+}
+
+#[test]
+fn the_realm_is_asked_of_samba_from_the_reload_on_that_brings_it() {
+    let mut office = Office::with_wan();
+    let dc = "dc1.ad.office.internal.";
+    assert_eq!(office.ask(dc, RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+    write_site(office.directory.path(), SAMBA);
+    office.daemon.reload();
+    for _ in 0..2 {
+        assert_eq!(addresses(&office.ask(dc, RecordType::A)), ["192.0.2.0"]);
+    }
+    assert!(office.ask("big.ad.office.internal.", RecordType::A).metadata.truncation);
+    assert_eq!((office.samba.asked, office.upstream.asked), (3, 0));
+    assert_eq!(addresses(&office.ask("kontor.office.internal.", RecordType::A)), ["192.168.77.1"]);
+    assert_eq!(office.daemon.forwarder.cache_entries(), 2);
+
+    write_site(office.directory.path(), "");
+    office.daemon.reload();
+    assert_eq!(office.daemon.forwarder.cache_entries(), 0);
+    assert_eq!(office.ask(dc, RecordType::A).metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[test]
+fn a_port_where_nobody_listens_costs_no_time() {
+    let mut office = Office::with_realm();
+    let (closed, open) = (FakeUpstream::on("127.0.0.98").udp.local_addr().unwrap(), office.samba.port());
+    let name = kontor_dns::Name::from_text("ad.office.internal").unwrap();
+    let servers = vec![closed, SocketAddr::from((Ipv4Addr::LOCALHOST, open))];
+    office.daemon.forwarder.set_forward_zones(&[ForwardZone { name, servers: servers.clone() }]);
+    assert_eq!(addresses(&office.ask("dc1.ad.office.internal.", RecordType::A)), ["192.0.2.0"]);
+    office.daemon.forwarder.set_forward_zones(&[ForwardZone { name, servers: vec![closed] }]);
+    let answer = office.ask("dc1.ad.office.internal.", RecordType::A);
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    // Updates go the same way.
+    office.daemon.forwarder.set_forward_zones(&[ForwardZone { name, servers }]);
+    let update = update("ad.office.internal.");
+    assert_eq!(office.exchange_udp(&update), echo(&update));
+    assert_eq!(office.exchange_tcp(&update), echo(&update));
+    assert_eq!(office.daemon.forwarder.counters().upstream_timeouts, 0);
+}
+
+#[test]
+fn updates_and_keys_of_the_realm_pass_unchanged() {
+    let mut office = Office::with_realm();
+    let mut signed = question("dc1.ad.office.internal.", RecordType::A, 7);
+    signed[11] = 1;
+    signed.extend_from_slice(SIGNATURE);
+    let key = question("1412-ms-7.1-2d3f.6b1c.", TKEY, 7);
+    for message in [update("ad.office.internal."), update("_msdcs.ad.office.internal."), signed, key] {
+        assert_eq!(office.exchange_udp(&message), echo(&message));
+        assert_eq!(office.exchange_tcp(&message), echo(&message));
+    }
+    assert_eq!((office.samba.asked, office.daemon.forwarder.cache_entries()), (8, 0));
+    let refused = Message::from_vec(&office.exchange_udp(&update("office.internal."))).unwrap();
+    assert_eq!(refused.metadata.response_code, ResponseCode::NotImp);
+    assert_eq!(office.samba.asked, 8);
 }
 
 #[test]
