@@ -12,6 +12,9 @@ use crate::wire::{
 /// More records than any honest answer over UDP or TCP has; bounds the walk over a crafted 64 KiB message.
 const MAX_RECORDS: u32 = 2048;
 
+/// A length that no label has (RFC 1035 §4.1.4: the bits 10 are reserved).
+const NO_LABEL: u8 = 0x80;
+
 /// Bounds on how long an answer is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TtlLimits {
@@ -104,8 +107,9 @@ fn bare_error(rcode: u16) -> Answer {
     Answer { rcode, truncated: false, edns: false, wire: Vec::new(), ttl_at: Vec::new(), lifetime_s: None }
 }
 
-struct Walk<'a> {
-    message: &'a [u8],
+struct Walk {
+    /// A copy, in which the TTLs that were read are no names any more ([`NO_LABEL`]).
+    message: Vec<u8>,
     limits: TtlLimits,
     at: usize,
     /// End of what is kept: everything before OPT and TSIG.
@@ -120,10 +124,10 @@ struct Walk<'a> {
     opt_rcode: Option<u8>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(message: &'a [u8], at: usize, limits: TtlLimits) -> Self {
+impl Walk {
+    fn new(message: &[u8], at: usize, limits: TtlLimits) -> Self {
         Self {
-            message,
+            message: message.to_vec(),
             limits,
             at,
             end: at,
@@ -138,11 +142,11 @@ impl<'a> Walk<'a> {
     }
 
     fn sections(&mut self, rcode: u16) -> Result<(), WireError> {
-        let [answers, authorities, additional] = [6, 8, 10].map(|at| u16_in(self.message, at));
+        let [answers, authorities, additional] = [6, 8, 10].map(|at| u16_in(&self.message, at));
         if u32::from(answers) + u32::from(authorities) + u32::from(additional) > MAX_RECORDS {
             return Err(WireError::Counts);
         }
-        let truncated = u16_in(self.message, 2) & TC != 0;
+        let truncated = u16_in(&self.message, 2) & TC != 0;
         if truncated {
             // Counts and content of a truncated answer are not reliable, and it is not used.
             return Ok(());
@@ -166,15 +170,17 @@ impl<'a> Walk<'a> {
     }
 
     fn qtype(&self) -> u16 {
-        u16_in(self.message, self.at.saturating_sub(4))
+        u16_in(&self.message, self.at.saturating_sub(4))
     }
 
     fn record(&mut self) -> Result<Record, WireError> {
-        let record = Record::read(self.message, self.at)?;
+        let record = Record::read(&self.message, self.at)?;
         if record.rtype == rtype::OPT {
             return Err(WireError::Record);
         }
-        check_rdata(self.message, &record)?;
+        // A name that leads through a TTL would be another one, or none, as the answer ages.
+        self.message[record.ttl_at..record.ttl_at + 4].fill(NO_LABEL);
+        check_rdata(&self.message, &record)?;
         // RFC 2181 §8: a TTL with the top bit set counts as zero.
         let mut ttl_s = if record.ttl > i32::MAX.unsigned_abs() { 0 } else { record.ttl };
         ttl_s = ttl_s.min(self.limits.max_s);
@@ -197,7 +203,7 @@ impl<'a> Walk<'a> {
     /// OPT and TSIG are hop-by-hop and go; so does what follows them, because dropping them from the middle
     /// would break pointers. Additional records are optional everywhere.
     fn additional(&mut self) -> Result<(), WireError> {
-        let record = Record::read(self.message, self.at)?;
+        let record = Record::read(&self.message, self.at)?;
         if record.rtype == rtype::OPT {
             if self.opt_rcode.is_some() || record.owner_len != 1 {
                 return Err(WireError::Record);
@@ -217,14 +223,15 @@ impl<'a> Walk<'a> {
     fn into_answer(self, flags: u16, asked: Asked<'_>) -> Answer {
         let truncated = flags & TC != 0;
         let rcode = flags & RCODE_MASK | u16::from(self.opt_rcode.unwrap_or(0)) << 4;
-        let mut stored = self.message[..self.end].to_vec();
+        let lifetime_s = if truncated { None } else { self.lifetime(rcode) };
+        let mut stored = self.message;
+        stored.truncate(self.end);
         put_u16(&mut stored, 10, self.additional_kept);
         stored[HEADER_LEN..HEADER_LEN + asked.question.len()].copy_from_slice(asked.question);
         for &(at, ttl_s) in &self.ttls {
             let at = usize::from(at);
             stored[at..at + 4].copy_from_slice(&ttl_s.to_be_bytes());
         }
-        let lifetime_s = if truncated { None } else { self.lifetime(rcode) };
         let ttl_at = self.ttls.iter().map(|&(at, _)| at).collect();
         Answer { rcode, truncated, edns: self.opt_rcode.is_some(), wire: stored, ttl_at, lifetime_s }
     }

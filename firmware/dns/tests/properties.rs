@@ -209,6 +209,28 @@ proptest! {
     }
 }
 
+/// A name that reads a TTL would be another one with each second that the answer ages.
+#[test]
+fn a_name_that_leads_through_a_ttl_is_refused() {
+    let asked = query("www.example.com.", 77);
+    let question = &asked[HEADER_LEN..asked.len() - 11];
+    let mut reply = vec![0, 77, 0x80, 0, 0, 1, 0, 2, 0, 0, 0, 0];
+    reply.extend_from_slice(question);
+    // The TTL 0x01610000 is the name `a.`, for whoever reads it as one.
+    reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
+    let ttl_at = u16::try_from(reply.len()).unwrap();
+    reply.extend_from_slice(&[1, b'a', 0, 0, 0, 4, 192, 0, 2, 1]);
+    let asked = Asked { id: 77, question, exact_case: false };
+    let check = |pointer: u16| {
+        let mut reply = reply.clone();
+        reply.extend_from_slice(&pointer.to_be_bytes());
+        reply.extend_from_slice(&[0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 2]);
+        check_answer(&reply, asked, TtlLimits::default())
+    };
+    assert!(check(0xc000 | 12).is_ok());
+    assert!(check(0xc000 | ttl_at).is_err());
+}
+
 /// 64 KiB made to be expensive: thousands of records whose names are chains of pointers.
 #[test]
 fn a_crafted_message_is_given_up_early() {
