@@ -12,7 +12,7 @@ use crate::office::Office;
 use crate::scene::Scene;
 
 /// A domain is made, or served again, by emulation beside another machine.
-const START_LIMIT: Duration = Duration::from_secs(150);
+const START_LIMIT: Duration = Duration::from_secs(600);
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
@@ -42,6 +42,7 @@ fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
     world.vm(gateway).serial.send(&format!("{line}\r"))?;
     if let Err(error) = world.expect(gateway, "samba is up", START_LIMIT) {
         world.vm(gateway).serial.send("\u{3}")?;
+        world.expect(gateway, "root# ", Office::LEASE_LIMIT)?;
         let said = scene.shell(world, "kontor ctl status; kontor ctl logs samba -n 60")?;
         return Err(error.context(said));
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use kontor_component::{MANIFEST_PATH, Manifest};
 use serde::{Deserialize, Serialize};
 
+mod certificate;
 mod exec;
 mod image;
 mod office;

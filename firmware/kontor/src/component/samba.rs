@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a domain that was finished is never overwritten, whatever the site file says later.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -18,6 +19,8 @@ use kontor_sys::file::write_durable;
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
+use super::certificate;
+
 /// The component's name.
 pub(super) const NAME: &str = "samba";
 /// Says which domain lies in the state directories; written last.
@@ -27,6 +30,8 @@ const IDENTITY: &str = "/var/lib/kontor/identity.json";
 const UNFINISHED: &str = "/var/lib/samba/.unfinished";
 /// What provisioning fills. Emptied only while [`UNFINISHED`] is there, and no [`IDENTITY`].
 const FILLED: [&str; 2] = ["/var/lib/samba", "/var/cache/samba"];
+/// Where Samba expects key and certificate for LDAP, unless it is told another place.
+const TLS: &str = "/var/lib/samba/private/tls";
 /// The database without which there is no domain controller.
 const DATABASE: &str = "/var/lib/samba/private/sam.ldb";
 
@@ -79,7 +84,20 @@ fn table(site: &Site) -> anyhow::Result<&Samba> {
 pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
     let samba = table(site)?;
     make_domain(site, samba)?;
+    if samba.role != SambaRole::Member {
+        certificate::ensure_for(Path::new(TLS), &names(site, samba))?;
+    }
     kontor_samba::directories(samba).iter().try_for_each(make_directory)
+}
+
+/// By what LDAP clients may call this domain controller, or any of its domain.
+fn names(site: &Site, samba: &Samba) -> BTreeSet<String> {
+    let host = &site.office.host_name;
+    BTreeSet::from([
+        format!("{host}.{}", samba.realm),
+        format!("{host}.{}", site.office.domain),
+        samba.realm.clone(),
+    ])
 }
 
 /// A directory that is there keeps its mode: an administrator may have changed it. It gets its name when it is as it should
