@@ -12,7 +12,7 @@ use crate::office::Office;
 use crate::scene::Scene;
 
 /// A domain is made, or served again, by emulation beside another machine.
-const START_LIMIT: Duration = Duration::from_secs(600);
+const START_LIMIT: Duration = Duration::from_secs(1200);
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
