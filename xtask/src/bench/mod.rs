@@ -15,6 +15,7 @@ pub mod guest;
 pub mod memory;
 pub mod ours;
 pub mod report;
+pub mod samba;
 pub mod samples;
 pub mod systemd;
 

@@ -5,7 +5,7 @@ use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
 use crate::bench::build::room;
-use crate::bench::{LEAST_ROUNDS, Report, boot, build, memory};
+use crate::bench::{LEAST_ROUNDS, Report, boot, build, memory, samba};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +29,8 @@ enum Which {
     Memory(Common),
     /// Building an image from cached packages, nothing built yet
     Build(Common),
+    /// A gigabyte to a share and back: the component samba against the same packages in a plain root (needs root)
+    Samba(Common),
     #[command(hide = true)]
     Room(room::Args),
 }
@@ -56,6 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         Which::Boot(common) => measure(common, boot::run),
         Which::Memory(common) => measure(common, memory::run),
         Which::Build(common) => measure(common, build::run),
+        Which::Samba(common) => measure(common, samba::run),
         Which::Room(args) => room::enter(args),
     }
 }

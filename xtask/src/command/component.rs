@@ -152,21 +152,31 @@ fn run_here(args: &Run) -> Result<()> {
     Err(command.exec()).with_context(|| format!("cannot run {program}"))
 }
 
-/// As the box would have it.
-fn board_text(name: &str) -> Result<String> {
+/// The board's file, as the box would have it.
+///
+/// # Errors
+/// When there is no such board.
+pub fn board_text(name: &str) -> Result<String> {
     let workspace = Workspace::locate();
     let product = Product::load(&workspace.product(component::PRODUCT))?;
     Ok(BoardFile::load(&workspace.board(name), &product)?.text)
 }
 
-fn read_site(path: &Utf8Path, board: &Utf8Path) -> Result<Site> {
+/// The site file of a board's file.
+///
+/// # Errors
+/// When one of them cannot be read or is wrong.
+pub fn read_site(path: &Utf8Path, board: &Utf8Path) -> Result<Site> {
     let read = |path: &Utf8Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
     let board = Board::parse(board.as_str(), &read(board)?).map_err(|report| anyhow!("{report}"))?;
     Site::parse(path.as_str(), &read(path)?, &board).map_err(|report| anyhow!("{report}"))
 }
 
 /// Leaves this machine's network for one with nothing in it but the office's own addresses.
-fn office_network(site: &Site, fetch: &FetchOptions) -> Result<()> {
+///
+/// # Errors
+/// When the kernel refuses, or the tools for it cannot be had.
+pub fn office_network(site: &Site, fetch: &FetchOptions) -> Result<()> {
     let workspace = Workspace::locate();
     let mut lock = checked_lock(&workspace)?;
     let cache = Cache::open(fetch)?;
