@@ -82,7 +82,23 @@ pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     speaks_smb(&scene, world)?;
     let users = shell(&scene, world, "kontor ctl samba user list")?;
     ensure!(users.lines().any(|user| user.trim() == "anna"), "{users}");
-    Ok(())
+    is_off_without_its_table(&scene, world)
+}
+
+/// A site file without `[samba]` stops it and closes its ports; nothing else notices.
+fn is_off_without_its_table(scene: &Scene, world: &mut World) -> Result<()> {
+    shell(scene, world, "kontor ctl site show | sed '/^\\[samba]/,$d' >/tmp/site.toml")?;
+    shell(scene, world, "kontor ctl site load /tmp/site.toml")?;
+    world.eventually(START_LIMIT, |world| {
+        let status = scene.shell(world, "kontor ctl status | grep '^samba '")?;
+        ensure!(status.contains("off: the site file has no [samba]"), "{status}");
+        Ok(())
+    })?;
+    let refused = world.smb_dialect(scene.office.pc, BOX);
+    ensure!(refused.is_err(), "the file server still answers: {refused:?}");
+    let log = scene.shell(world, "kontor ctl logs samba")?;
+    ensure!(!log.contains("did not end within"), "{log}");
+    scene.still_serves(world)
 }
 
 /// What a PC of the office is offered.

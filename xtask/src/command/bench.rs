@@ -29,7 +29,7 @@ enum Which {
     Memory(Common),
     /// Building an image from cached packages, nothing built yet
     Build(Common),
-    /// A gigabyte to a share and back: the component samba against the same packages in a plain root (needs root)
+    /// A gigabyte to a share and back: the component samba against a plain Debian root (as root)
     Samba(Common),
     #[command(hide = true)]
     Room(room::Args),

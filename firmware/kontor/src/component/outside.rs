@@ -98,7 +98,7 @@ fn session(places: &Places, office: &Office, signals: &mut Signals) -> anyhow::R
     }
     let changed = || has_changed(places, office);
     let hourly = Hourly::new(places, office);
-    let ended = attend(&mut child, &ours, signals, changed, hourly);
+    let ended = attend(&mut child, &ours, signals, changed, hourly, &office.role);
     let _ = fs::remove_file(&pid_file);
     written.with_context(|| pid_file.display().to_string())?;
     ended
@@ -148,8 +148,10 @@ fn attend(
     signals: &mut Signals,
     changed: impl Fn() -> bool,
     mut hourly: Hourly,
+    role: &str,
 ) -> anyhow::Result<End> {
     let notifier = Notifier::from_environment();
+    notifier.status(&format!("starting as {role}"));
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let mut channel = Some(channel);
     let mut told: Option<(Instant, End)> = None;
@@ -168,7 +170,7 @@ fn attend(
         let deadlines = [told.as_ref().map(|(deadline, _)| *deadline), hourly.due];
         wait(signals, channel, deadlines.into_iter().flatten().min());
         // Closed before everybody in there is gone, which may take a while on a disk that hangs.
-        channel = channel.filter(|channel| pass_on(channel, &notifier));
+        channel = channel.filter(|channel| pass_on(channel, &notifier, role));
         for signal in signals.by_ref() {
             let why = match signal {
                 Signal::SIGCHLD => continue,
@@ -228,12 +230,15 @@ fn wait(signals: &Signals, channel: Option<&UnixStream>, deadline: Option<Instan
 }
 
 /// False when nothing will come any more.
-fn pass_on(mut channel: &UnixStream, notifier: &Notifier) -> bool {
+fn pass_on(mut channel: &UnixStream, notifier: &Notifier, role: &str) -> bool {
     let mut said = [0; 4096];
     let Ok(length) = channel.read(&mut said) else { return true };
     for message in Message::parse(&said[..length]) {
         match message {
-            Message::Ready => notifier.ready(),
+            Message::Ready => {
+                notifier.status(&format!("serves as {role}"));
+                notifier.ready();
+            }
             Message::Watchdog => notifier.watchdog(),
             Message::Status(text) => notifier.status(&text),
         }
