@@ -95,15 +95,16 @@ pub enum Kind {
     OneShot,
 }
 
-/// When a daemon counts as ready.
+/// When a daemon counts as ready: when all of this is so; when it says `READY=1` (sd_notify(3)) if nothing is declared.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ready {
-    /// When it says `READY=1` (sd_notify(3)).
-    #[default]
-    Notify,
-    /// When all of these TCP ports accept connections on the loopback.
-    Ports(Vec<u16>),
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Ready {
+    /// TCP ports that accept connections on the loopback.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+    /// A program (absolute path in the component) and arguments that end well; tried once the ports answer.
+    #[serde(default)]
+    pub command: Vec<String>,
 }
 
 /// Ports it listens on, and from where they may be reached.
@@ -264,6 +265,14 @@ impl StateDirectory {
     }
 }
 
+impl Ready {
+    /// Whether the service itself says when it is ready.
+    #[must_use]
+    pub fn is_notified(&self) -> bool {
+        self.ports.is_empty() && self.command.is_empty()
+    }
+}
+
 impl Service {
     fn validate(&self, earlier: &BTreeSet<&str>) -> Result<(), Error> {
         check_name("service", &self.name)?;
@@ -271,6 +280,7 @@ impl Service {
             Some(program) => check_path(program)?,
             None => return invalid(format!("service {:?}: command is empty", self.name)),
         }
+        self.ready.command.first().map_or(Ok(()), |program| check_path(program))?;
         match self.after.iter().find(|name| !earlier.contains(name.as_str())) {
             Some(name) => invalid(format!(
                 "service {:?} is ordered after {name:?}, which is not declared before it",
@@ -316,8 +326,8 @@ mod tests {
         let manifest = Manifest::parse(&format!("{HEAD}{SERVICE}")).unwrap();
         let smbd = &manifest.service[0];
         assert_eq!(
-            (smbd.kind, &smbd.ready, smbd.start_s, smbd.stop_s),
-            (Kind::Daemon, &Ready::Notify, 60, 5)
+            (smbd.kind, smbd.ready.is_notified(), smbd.start_s, smbd.stop_s),
+            (Kind::Daemon, true, 60, 5)
         );
         assert_eq!(manifest.services("dc"), manifest.service);
     }
@@ -325,7 +335,8 @@ mod tests {
     #[test]
     fn roles_choose_services_and_ports() {
         let text = format!(
-            "{HEAD}[[service]]\nname = 'samba'\nrole = ['dc']\ncommand = ['/usr/sbin/samba']\nready = {{ ports = [88, 445] }}\n\
+            "{HEAD}[[service]]\nname = 'samba'\nrole = ['dc']\ncommand = ['/usr/sbin/samba']\n\
+             ready = {{ ports = [88, 445], command = ['/usr/bin/wbinfo', '-p'] }}\n\
              [[service]]\nname = 'smbd'\nrole = ['member']\nafter = ['samba']\ncommand = ['/usr/sbin/smbd']\n\
              capability = ['chown', 'net-bind-service']\n\
              [[port]]\nprotocol = 'tcp'\nnumber = [445]\n[[port]]\nprotocol = 'udp'\nnumber = [88]\nrole = ['dc']\n"
@@ -334,7 +345,8 @@ mod tests {
         let member = manifest.services("member");
         assert_eq!((member.len(), member[0].name.as_str(), member[0].after.len()), (1, "smbd", 0));
         assert_eq!(member[0].capability, [Capability::Chown, Capability::NetBindService]);
-        assert_eq!(manifest.services("dc")[0].ready, Ready::Ports(vec![88, 445]));
+        let ready = &manifest.services("dc")[0].ready;
+        assert_eq!((ready.ports.as_slice(), ready.command.len()), (&[88, 445][..], 2));
         assert_eq!(manifest.ports("member").collect::<Vec<_>>(), [(Protocol::Tcp, 445)]);
         assert_eq!(manifest.ports("dc").count(), 2);
     }
@@ -350,6 +362,8 @@ mod tests {
         refused(&format!("{HEAD}{SERVICE}after = ['nmbd']"), "which is not declared before it");
         refused(&format!("{HEAD}{}", SERVICE.replace("/usr/sbin/smbd", "smbd")), "is not an absolute path");
         refused(&format!("{HEAD}[[service]]\nname = 'x'\ncommand = []"), "command is empty");
+        refused(&format!("{HEAD}{SERVICE}ready = {{ command = ['wbinfo'] }}"), "is not an absolute path");
+        refused(&format!("{HEAD}{SERVICE}ready = {{ udp = [88] }}"), "unknown field `udp`");
         refused(&format!("{HEAD}{SERVICE}capability = ['sys-module']"), "unknown variant `sys-module`");
         let state = "[[state]]\nname = 'var'\npath = '/var/../etc'\n";
         refused(&format!("{HEAD}{SERVICE}{state}"), "absolute path without");

@@ -13,12 +13,14 @@
 //!   everything else to it.
 //! - Samba listens on loopback and the internal networks, on the addresses of the site file: never outside.
 //! - SMB 3 is the oldest dialect: SMB 1 is broken, and SMB 2 cannot encrypt. Every supported Windows speaks
-//!   it. Everything is signed, and encrypted wherever the client can.
+//!   it. Everything is signed, and files are encrypted wherever the client can.
 //! - The lists of a share decide who may use it. Its files are open to whoever gets in, until somebody sets
 //!   permissions in Windows; these are kept in `user.NTACL`, because `security.NTACL` needs `CAP_SYS_ADMIN`.
 //!   Nobody but Samba reaches these files, so POSIX permissions have no say in it.
 //! - Snapshots lie beside the shares, not in them, so that no user sees, renames or searches them.
 
+mod join_failure;
+pub mod ldif;
 mod ports;
 mod resolution;
 mod section;
@@ -26,9 +28,10 @@ mod setup;
 mod share;
 mod smb_conf;
 
+pub use join_failure::JoinFailure;
 pub use ports::{DNS_PORT, RPC_PORTS};
 pub use resolution::{hosts, krb5_conf, nsswitch_conf, resolv_conf};
-pub use setup::{join_arguments, provision_arguments};
+pub use setup::{NO_COMPUTER, join_arguments, name_arguments, provision_arguments};
 pub use share::{Directory, SNAPSHOT_NAME, directories};
 pub use smb_conf::smb_conf;
 

@@ -6,6 +6,7 @@
 use crate::{Samba, SambaRole, Site, interfaces, internal_addresses, netbios_name, realm};
 
 const SAMBA_TOOL: &str = "/usr/bin/samba-tool";
+const NET: &str = "/usr/bin/net";
 
 /// `samba-tool domain provision`: makes the domain of a [`SambaRole::Dc`]; nothing for the other roles.
 ///
@@ -35,28 +36,39 @@ pub fn provision_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
 /// [`SambaRole::Member`]; nothing for [`SambaRole::Dc`].
 ///
 /// The domain controllers are found by DNS, because Kerberos needs their names: the box must forward the
-/// realm to [`Samba::servers`] by then. `net` reads [`crate::smb_conf`]; what `samba-tool` writes, the
-/// caller replaces by it.
+/// realm to [`Samba::servers`] by then. Both read [`crate::smb_conf`] from `smb_conf`, the name of the box and its
+/// addresses with the rest, and leave it as it is. The directory's site is what headquarters has for the box's
+/// address; [`Samba::site`] holds where it has none.
 #[must_use]
-pub fn join_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
-    match samba.role {
-        SambaRole::Dc => None,
+pub fn join_arguments(samba: &Samba, smb_conf: &str) -> Option<Vec<String>> {
+    let (head, tail) = match samba.role {
+        SambaRole::Dc => return None,
         SambaRole::Rodc => {
-            let mut arguments = words(&[SAMBA_TOOL, "domain", "join"]);
-            arguments.extend([
-                samba.realm.clone(),
-                "RODC".to_owned(),
-                "--dns-backend=SAMBA_INTERNAL".to_owned(),
-                format!("--site={}", samba.site),
-                format!("--option=netbios name={}", netbios_name(site)),
-            ]);
-            arguments.extend(network_options(site));
-            Some(arguments)
+            let site = format!("--site={}", samba.site);
+            let tail =
+                vec![samba.realm.clone(), "RODC".to_owned(), "--dns-backend=SAMBA_INTERNAL".to_owned(), site];
+            (&[SAMBA_TOOL, "domain", "join"], tail)
         }
         // The domain's DNS service need not accept updates from members, and the office's own knows the box.
-        SambaRole::Member => Some(words(&["/usr/bin/net", "ads", "join", "--no-dns-updates"])),
-    }
+        SambaRole::Member => (&[NET, "ads", "join"], words(&["--no-dns-updates"])),
+    };
+    Some([words(head), tail, vec!["-s".to_owned(), smb_conf.to_owned()]].concat())
 }
+
+/// Asks the domain for a computer of the box's name, which tells as well whether user and password are right.
+/// The answer has [`NO_COMPUTER`] when there is none. What the tool writes goes to `scratch`: nothing of it is to stay.
+#[must_use]
+pub fn name_arguments(site: &Site, smb_conf: &str, scratch: &str) -> Vec<String> {
+    // A host name has letters, digits and hyphens: nothing that a filter would take for something else.
+    let filter = format!("(sAMAccountName={}$)", netbios_name(site));
+    let search = words(&[NET, "ads", "search", &filter, "distinguishedName", "-s", smb_conf]);
+    let directories = ["private dir", "state directory", "cache directory", "lock directory"];
+    let elsewhere = directories.map(|name| format!("--option={name}={scratch}"));
+    [search, elsewhere.to_vec()].concat()
+}
+
+/// What `net ads search` says when it has found nothing.
+pub const NO_COMPUTER: &str = "Got 0 replies";
 
 /// The tools look at the interfaces to find the box's address, before there is a configuration.
 fn network_options(site: &Site) -> [String; 2] {

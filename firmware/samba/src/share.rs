@@ -47,6 +47,9 @@ pub fn directories(samba: &Samba) -> Vec<Directory> {
     list
 }
 
+/// With every client that can.
+pub(crate) const ENCRYPTED: (&str, &str) = ("server smb encrypt", "desired");
+
 /// Permissions that Windows sets, and nothing else: see the introduction of this crate.
 const WINDOWS_ACL: &[(&str, &str)] =
     &[("acl_xattr:security_acl_name", "user.NTACL"), ("acl_xattr:ignore system acls", "yes")];
@@ -86,9 +89,8 @@ pub(crate) fn share_section(samba: &Samba, share: &Share) -> Section {
     if !share.write.is_empty() {
         section.set("write list", &accounts(samba, share.write.iter()));
     }
-    if share.encrypt {
-        section.set("server smb encrypt", "required");
-    }
+    let (encrypt, wherever_possible) = ENCRYPTED;
+    section.set(encrypt, if share.encrypt { "required" } else { wherever_possible });
     section.set("vfs objects", &modules(samba, share).join(" "));
     section.set_all(WINDOWS_ACL);
     section.set("acl_xattr:default acl style", "everyone");
@@ -121,6 +123,7 @@ pub(crate) fn home_section(samba: &Samba) -> Section {
         ("read only", "no"),
         ("admin users", ADMINISTRATORS),
         ("hide unreadable", "yes"),
+        ENCRYPTED,
     ]);
     let mut modules = Vec::new();
     modules.extend(required_modules(samba));

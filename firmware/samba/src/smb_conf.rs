@@ -1,7 +1,7 @@
 //! `/etc/samba/smb.conf` as a whole, and its section `[global]`.
 
 use crate::section::Section;
-use crate::share::{home_section, share_section};
+use crate::share::{ENCRYPTED, home_section, share_section};
 use crate::{
     DNS_PORT, RPC_PORTS, Samba, SambaRole, Site, interfaces, is_domain_controller, netbios_name, realm,
 };
@@ -14,7 +14,9 @@ const COMMON: &[(&str, &str)] = &[
     ("server min protocol", "SMB3_00"),
     ("client min protocol", "SMB3_00"),
     ("server signing", "mandatory"),
-    ("server smb encrypt", "desired"),
+    // Files are, by their shares. For all connections it would shut out read-only domain controllers: their winbindd asks
+    // without an account, which has no key, for people whose passwords they do not keep.
+    ("server smb encrypt", "default"),
     ("ntlm auth", "ntlmv2-only"),
     ("map to guest", "never"),
     // No printers: nothing looks for a print service that is not there.
@@ -64,14 +66,9 @@ const MEMBER: &[(&str, &str)] = &[
     ("idmap config * : range", "3000-7999"),
 ];
 
-/// Numbers come from the domain (RFC 2307 attributes), so that they are the same on every server of it.
-const MEMBER_IDMAP: &[(&str, &str)] = &[
-    ("backend", "ad"),
-    ("schema_mode", "rfc2307"),
-    ("range", "10000-999999"),
-    ("unix_nss_info", "yes"),
-    ("unix_primary_group", "yes"),
-];
+/// Numbers are made from those of the domain (idmap_rid(8)), so that they are the same on every member. With those of RFC 2307
+/// attributes nobody would log on whom an administrator has added in the usual way, without a Unix number.
+const MEMBER_IDMAP: &[(&str, &str)] = &[("backend", "rid"), ("range", "100000-99999999")];
 
 /// Renders `smb.conf`.
 ///
@@ -114,7 +111,7 @@ fn policy_sections(samba: &Samba) -> [Section; 2] {
     let read_only = if samba.role == SambaRole::Rodc { "yes" } else { "no" };
     let section = |name: &str, path: &str| {
         let mut section = Section::new(name);
-        section.set_all(&[("path", path), ("read only", read_only)]);
+        section.set_all(&[("path", path), ("read only", read_only), ENCRYPTED]);
         section
     };
     let scripts = format!("/var/lib/samba/sysvol/{}/scripts", samba.realm);

@@ -69,8 +69,10 @@ fn member_alone() {
 /// The files beside `smb.conf`, and the commands of the first start.
 fn surroundings(text: &str) -> String {
     let (site, samba) = parsed(text);
-    let commands =
-        [kontor_samba::provision_arguments(&site, &samba), kontor_samba::join_arguments(&site, &samba)];
+    let commands = [
+        kontor_samba::provision_arguments(&site, &samba),
+        kontor_samba::join_arguments(&samba, "/run/kontor/smb.conf"),
+    ];
     let commands: Vec<_> = commands.into_iter().flatten().map(|words| words.join("\n")).collect();
     let directories = kontor_samba::directories(&samba);
     let directories: Vec<_> = directories.iter().map(|d| format!("{:o} {}", d.mode, d.path)).collect();

@@ -1,6 +1,7 @@
 //! The component samba as the domain controller of a company's headquarters.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -44,7 +45,8 @@ realm = "ad.office.internal"
 domain = "OFFICE"
 "#;
 
-const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n";
+const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n\
+                     [[port]]\nname = \"port3\"\n";
 
 /// The component and where its things are.
 #[derive(Debug)]
@@ -60,26 +62,31 @@ pub(crate) struct Headquarters {
 impl Headquarters {
     /// Builds the component and gives this name space the office's network; nothing is started.
     pub(crate) fn prepare(directory: &Path, program: &Path) -> Result<Self> {
+        Self::prepare_office(directory, program, SITE, &[("port2", "192.168.77.1/24")])
+    }
+
+    /// The same for another office, whose ports lead nowhere.
+    pub(crate) fn prepare_office(
+        directory: &Path,
+        program: &Path,
+        site: &str,
+        ports: &[(&str, &str)],
+    ) -> Result<Self> {
         let fetch = FetchOptions { quiet: true, ..FetchOptions::default() };
         let root = component::build("samba", &fetch)?.unpacked()?.into_std_path_buf();
         let tools = peers::tool_set("peers")?;
-        for arguments in [
-            "link set lo up",
-            "link add port2 type veth peer name cable",
-            "link set port2 up",
-            "link set cable up",
-            "address add 192.168.77.1/24 dev port2",
-        ] {
-            let mut command = tools.command("ip")?;
-            let output = command.args(arguments.split(' ')).output()?;
-            ensure!(
-                output.status.success(),
-                "ip {arguments}: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+        ip(&tools, "link set lo up")?;
+        for (port, address) in ports {
+            ip(&tools, &format!("link add {port} type veth peer name cable-{port}"))?;
+            ip(&tools, &format!("link set {port} up"))?;
+            ip(&tools, &format!("link set cable-{port} up"))?;
+            ip(&tools, &format!("address add {address} dev {port}"))?;
         }
         let clients = peers::tool_set("samba")?;
-        fs::write(directory.join("site.toml"), SITE)?;
+        for folder in ["site", "dnsd"] {
+            fs::create_dir_all(directory.join(folder))?;
+        }
+        fs::write(directory.join("site.toml"), site)?;
         fs::write(directory.join("board.toml"), BOARD)?;
         fs::write(directory.join("krb5.conf"), krb5_conf())?;
         Ok(Self {
@@ -110,7 +117,7 @@ impl Headquarters {
     }
 
     /// Starts it; returns when it has said something.
-    pub(crate) fn start_and_wait_for(&mut self, words: &str) -> Result<()> {
+    pub(crate) fn start_and_wait_for(&mut self, words: &str) -> Result<Ready> {
         let ready = self.spawn()?;
         let deadline = Instant::now() + READY_LIMIT;
         while !self.log().contains(words) {
@@ -123,7 +130,7 @@ impl Headquarters {
             // Not ready yet, so nothing comes but a sign of life: this is the pause between two looks.
             ready.hear()?;
         }
-        Ok(())
+        Ok(ready)
     }
 
     fn spawn(&mut self) -> Result<Ready> {
@@ -157,6 +164,49 @@ impl Headquarters {
 
     fn log_path(&self) -> PathBuf {
         self.directory.join("samba.log")
+    }
+
+    /// Starts the box's DNS service, which sends the realm's names where they are known.
+    pub(crate) fn start_dnsd(&self) -> Result<Child> {
+        fs::copy(self.directory.join("site.toml"), self.directory.join("site/site.toml"))?;
+        let log = File::create(self.directory.join("dnsd.log"))?;
+        let mut command = Command::new(&self.program);
+        command.args(["dnsd", "--run"]).arg(&self.directory);
+        command.arg("--board").arg(self.directory.join("board.toml"));
+        let mut command = guard::with_parent(&command)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().context("start dnsd")
+    }
+
+    /// Gives the component a password to join its domain with; what it said, and whether it joined.
+    pub(crate) fn join(&self, user: &str, password: &str) -> Result<(bool, String)> {
+        let mut command = Command::new(&self.program);
+        command.args(["component", "join", "--run"]).arg(self.directory.join("run")).arg(user);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let input = child.stdin.take().context("no standard input")?;
+        writeln!(&input, "{password}")?;
+        drop(input);
+        let output = child.wait_with_output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Waits until the component that was started is ready; returns what that took.
+    pub(crate) fn wait_until_ready(&mut self, ready: &Ready) -> Result<()> {
+        let child = self.running.as_mut().context("it does not run")?;
+        ready.wait(child, READY_LIMIT).with_context(|| self.log())
+    }
+
+    /// Waits until the component has said something, at the latest with its next sign of life.
+    pub(crate) fn wait_for_words(&self, words: &str) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        while !self.log().contains(words) {
+            ensure!(Instant::now() < deadline, "it never said {words:?}: {}", self.log());
+            // An operator's command takes long enough to be the pause between two looks.
+            self.exec(&["/usr/bin/true"])?;
+        }
+        Ok(())
     }
 
     /// Everything it has said.
@@ -215,6 +265,13 @@ impl Drop for Headquarters {
             let _ = child.wait();
         }
     }
+}
+
+/// Runs `ip` in the present name space.
+pub(crate) fn ip(tools: &Tools, arguments: &str) -> Result<()> {
+    let output = tools.command("ip")?.args(arguments.split(' ')).output()?;
+    ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 /// What a PC of the domain has; this name space has no resolver.

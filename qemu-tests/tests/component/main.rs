@@ -3,6 +3,7 @@
 //! Each scenario runs in a process of its own (this program in another role), in a network name space of its own. A component
 //! has files of several users, so its scenarios need root; without it they are skipped, and say so.
 
+mod branch;
 mod headquarters;
 mod scenarios;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 
+use super::branch;
 use super::headquarters::{BOX, Headquarters, PASSWORD};
 
 /// On two slow, busy processors.
@@ -14,9 +15,11 @@ const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) type Scenario = fn(&Path, &Path) -> Result<()>;
 
 /// All of them.
-pub(crate) const SCENARIOS: [(&str, Scenario); 2] = [
+pub(crate) const SCENARIOS: [(&str, Scenario); 4] = [
     ("a-domain-from-a-site-file", a_domain_from_a_site_file),
     ("a-domain-is-never-overwritten", a_domain_is_never_overwritten),
+    ("a-branch-joins-as-member", branch::joins_as_member),
+    ("a-branch-joins-as-rodc", branch::joins_as_rodc),
 ];
 
 /// Made, used by a PC's own programs, stopped, and there again.
@@ -102,12 +105,12 @@ fn first_log_on(headquarters: &Headquarters, user: &str) -> Result<String> {
 /// Cut short while it is made: made anew. Finished: no site file makes another of it.
 fn a_domain_is_never_overwritten(directory: &Path, program: &Path) -> Result<()> {
     let mut headquarters = Headquarters::prepare(directory, program)?;
-    headquarters.start_and_wait_for("making the domain")?;
+    headquarters.start_and_wait_for("making the domain").map(drop)?;
     kill(headquarters.process_inside()?, Signal::SIGKILL)?;
     ensure!(!headquarters.wait_until_ended()?, "it was killed and says that all is well");
     headquarters.start()?;
     ensure!(
-        headquarters.log().contains("an earlier attempt to make the domain was cut short"),
+        headquarters.log().contains("an earlier attempt to make or join the domain was cut short"),
         "{}",
         headquarters.log()
     );

@@ -44,6 +44,8 @@ enum Subcommand {
     Build(Build),
     Run(Run),
     Exec(Exec),
+    Join(Join),
+    Preload(Preload),
 }
 
 /// Build the sealed image, and say by what it is known
@@ -92,6 +94,22 @@ struct Exec {
     command: Vec<String>,
 }
 
+/// Let it join the domain of its site file, while it runs: reads the password of USER, who may join computers
+#[derive(Debug, Clone, clap::Args)]
+struct Join {
+    /// The component
+    name: String,
+    /// Somebody of the domain
+    user: String,
+}
+
+/// Fetch the passwords that it keeps as read-only domain controller, now
+#[derive(Debug, Clone, clap::Args)]
+struct Preload {
+    /// The component
+    name: String,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -100,7 +118,12 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Subcommand::Build(args) => build(args),
         Subcommand::Run(args) => run_here(args),
-        Subcommand::Exec(args) => exec(args),
+        Subcommand::Exec(args) => {
+            let command = args.command.iter().map(String::as_str);
+            inside("exec", &args.name, ["--"].into_iter().chain(command))
+        }
+        Subcommand::Join(args) => inside("join", &args.name, [args.user.as_str()]),
+        Subcommand::Preload(args) => inside("preload", &args.name, []),
     }
 }
 
@@ -212,13 +235,14 @@ fn remove(state: &Utf8Path) -> Result<()> {
     }
 }
 
-fn exec(args: &Exec) -> Result<()> {
-    let run = folder(&args.name).join("run");
+/// In place of this process: a subcommand of the firmware that works on the component while it runs.
+fn inside<'a>(subcommand: &str, name: &str, words: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let run = folder(name).join("run");
     if !run.is_dir() {
-        bail!("{} does not run here: cargo xtask component run {}", args.name, args.name);
+        bail!("{name} does not run here: cargo xtask component run {name}");
     }
     let program = firmware::path(&Workspace::locate());
     let mut command = Command::new(&program);
-    command.args(["component", "exec", "--run", run.as_str(), "--"]).args(&args.command);
+    command.args(["component", subcommand, "--run", run.as_str()]).args(words);
     Err(command.exec()).with_context(|| format!("cannot run {program}"))
 }

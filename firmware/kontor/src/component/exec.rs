@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
-use kontor_component::{MANIFEST_PATH, Manifest};
+use kontor_component::Manifest;
 use kontor_sys::spawn::confine;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chdir, chroot};
 
 use super::outside::pid_inside;
 use super::runner::{capabilities_of_tools, environment};
-use super::{INSIDE, service, snapshots};
+use super::samba::passwords;
+use super::{INSIDE, join, manifest, service, snapshots};
 
 /// What is done from outside, because no tool inside could.
 const SNAPSHOT: &str = "snapshot";
@@ -33,21 +34,36 @@ pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
         _ => bail!("usage: kontor component exec --run DIR -- NAME [arguments]"),
     };
     enter(pid_inside(Path::new(run))?)?;
-    let text = std::fs::read_to_string(MANIFEST_PATH).context(MANIFEST_PATH)?;
-    let manifest = Manifest::parse(&text).context(MANIFEST_PATH)?;
-    let program = program(name, &manifest)?;
-    let mut command = Command::new(&program);
-    command.args(rest).env_clear().envs(environment());
+    let manifest = manifest(Path::new("/"))?;
+    let mut command = Command::new(program(name, &manifest)?);
+    command.args(rest).arg0(name);
+    finish(command, &manifest)
+}
+
+/// `--run DIR`: this program in the component, to fetch the passwords that it keeps; ends with its exit code.
+pub(super) fn preload(args: &[String]) -> anyhow::Result<()> {
+    let run = match args {
+        [flag, run] if flag == "--run" => run,
+        _ => bail!("usage: kontor component preload --run DIR"),
+    };
+    enter(pid_inside(Path::new(run))?)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["component", passwords::ARGUMENT, passwords::ONCE]);
+    finish(command, &manifest(Path::new("/"))?)
+}
+
+/// With what a component's programs find around them, and no rights that it has not.
+fn finish(mut command: Command, manifest: &Manifest) -> anyhow::Result<()> {
+    command.env_clear().envs(environment());
     command.envs(std::env::vars().filter(|(name, _)| name == "TERM"));
-    command.arg0(name);
-    confine(&mut command, &capabilities_of_tools(&manifest)?);
+    confine(&mut command, &capabilities_of_tools(manifest)?);
     // A child, not this process: the name space for processes holds for children only.
-    let status = command.status().with_context(|| program.display().to_string())?;
+    let status = command.status().with_context(|| command.get_program().display().to_string())?;
     std::process::exit(status.code().unwrap_or(1));
 }
 
 /// Runs a tool of a component of this box for an operator: one of its commands, or without the name of one, its first.
-/// Nothing else: that takes a root shell.
+/// Nothing else: that takes a root shell. `join USER` and `preload` are the firmware's own.
 pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
     if words == [SNAPSHOT] {
         return snapshots::run(component);
@@ -58,13 +74,19 @@ pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
         Some(_) => None,
         None => Some(manifest.command.first().context("it has no commands")?.name.clone()),
     };
-    let run = service::run_directory(component).display().to_string();
-    let flags = ["--run".to_owned(), run, "--".to_owned()];
+    let run = ["--run".to_owned(), service::run_directory(component).display().to_string()];
+    match words {
+        [word, rest @ ..] if word == "join" => return join::run(&[&run, rest].concat()),
+        [word] if word == "preload" => return preload(&run),
+        _ => {}
+    }
+    let flags = run.into_iter().chain(["--".to_owned()]);
     let words: Vec<String> = flags.into_iter().chain(first).chain(words.iter().cloned()).collect();
     self::run(&words).with_context(|| format!("{component} (`status` and `logs {component}` say how it is)"))
 }
 
-fn enter(pid: i32) -> anyhow::Result<()> {
+/// This process joins the component, but for its children's name space for processes.
+pub(super) fn enter(pid: i32) -> anyhow::Result<()> {
     let open = |(name, flag): &(&str, CloneFlags)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, *flag));
     let spaces: std::io::Result<Vec<_>> = SPACES.iter().map(open).collect();
     let spaces = spaces.context("it does not run any more")?;

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 mod certificate;
 mod exec;
 mod image;
+mod join;
 mod office;
 mod outside;
 mod processes;
+mod ready;
 mod root;
 mod runner;
 mod samba;
@@ -33,6 +35,8 @@ pub(crate) const INSIDE: &str = "kontor-component";
 
 const USAGE: &str = "usage: kontor component run --root DIR --state DIR --run DIR --site FILE --board FILE
        kontor component exec --run DIR -- NAME [arguments]
+       kontor component join --run DIR USER
+       kontor component preload --run DIR
        kontor component service NAME
        kontor component snapshot NAME
 
@@ -43,6 +47,9 @@ run   runs the component whose root directory is given, until SIGTERM
       --site   the office's site file
       --board  the machine's board file
 exec  runs one of the component's operator commands, or a program by its absolute path
+join  gives the component the password of USER, from standard input, to join the domain of its site file
+preload
+      fetches the passwords that a read-only domain controller keeps, now
 service
       runs the component NAME of this box's release, from its image; PID 1 starts this
 snapshot
@@ -64,6 +71,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     match command {
         "run" => outside::run(&Places::of_a_directory(rest)?, Follow::Nothing),
         "exec" => exec::run(rest),
+        "join" => join::run(rest),
+        "preload" => exec::preload(rest),
         "service" => match rest {
             [name] => service::run(name),
             _ => bail!("which component?\n{USAGE}"),
@@ -73,6 +82,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
             _ => bail!("of which component?\n{USAGE}"),
         },
         setup::ARGUMENT => setup::run(rest),
+        samba::passwords::ARGUMENT => samba::passwords::run(rest),
         "--help" | "help" => {
             println!("{USAGE}");
             Ok(())

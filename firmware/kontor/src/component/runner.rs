@@ -5,14 +5,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kontor_component::{Manifest, Ready, Service};
+use kontor_component::{Manifest, Service};
 use kontor_supervise::{Id, Kind, LONGEST_PAUSE, Message, Output, Readiness, Spec, State, Supervisor};
 use kontor_sys::notify_socket::NotifySocket;
 use kontor_sys::signal::Signals;
@@ -23,15 +22,12 @@ use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
 use super::processes::{kill_leftovers, kill_session, leader_of};
+use super::ready::Probe;
 use super::{Places, manifest, office, outside, root, setup};
 use crate::init::{next_exit, now, send};
 
 /// Where services say that they are ready.
-const NOTIFY_SOCKET: &str = "/run/notify.sock";
-/// How often a port is tried while its service starts.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
-/// A connection on the loopback is there at once or not at all.
-const PROBE_LIMIT: Duration = Duration::from_millis(50);
+pub(super) const NOTIFY_SOCKET: &str = "/run/notify.sock";
 /// How often the outside hears that this loop turns.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Datagrams handled in one turn.
@@ -54,7 +50,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     root::enter(&root, &places.state, &manifest, &office.host_name)?;
     office.write_files(Path::new(office::DIRECTORY))?;
     let mut runner = Runner::new(manifest.services(&office.role), signals, channel)?;
-    if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.channel)? {
+    if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.notify, &runner.channel)? {
         office::forget_site()?;
         runner.turn_until_stopped();
     }
@@ -85,7 +81,7 @@ struct Runner {
     said_ready: bool,
     stopped: bool,
     next_sign: Duration,
-    next_probe: Duration,
+    probe: Probe,
 }
 
 impl Runner {
@@ -105,7 +101,7 @@ impl Runner {
             said_ready: false,
             stopped: false,
             next_sign: Duration::ZERO,
-            next_probe: Duration::ZERO,
+            probe: Probe::default(),
         })
     }
 
@@ -119,7 +115,7 @@ impl Runner {
             self.take_signals(now);
             self.take_notifications(now);
             self.take_logs();
-            self.probe(now);
+            self.look(now);
             self.obey(now);
             self.report(now);
             if self.is_alone() {
@@ -129,7 +125,7 @@ impl Runner {
     }
 
     fn wait(&self, now: Duration) {
-        let probe = self.probing().next().map(|_| self.next_probe);
+        let probe = self.probing().next().map(|_| self.probe.poll_timeout());
         let next = [self.supervisor.poll_timeout(), probe, Some(self.next_sign)].into_iter().flatten().min();
         let left = next.unwrap_or(now).saturating_sub(now).as_micros().div_ceil(1000);
         let fixed = [self.signals.as_fd(), self.notify.as_fd(), self.channel.as_fd()];
@@ -151,7 +147,9 @@ impl Runner {
     fn reap(&mut self, now: Duration) {
         while let Some((pid, exit)) = next_exit() {
             self.take_logs();
-            if self.supervisor.handle_exit(now, pid, exit) {
+            if let Some((id, of)) = self.probe.ended(pid, exit) {
+                self.found_ready(now, id, of);
+            } else if self.supervisor.handle_exit(now, pid, exit) {
                 let living: Vec<u32> = (0..self.services.len()).filter_map(|id| self.pid(id)).collect();
                 kill_leftovers(pid, &living);
             }
@@ -169,33 +167,33 @@ impl Runner {
         }
     }
 
-    /// A service that is probed is ready when its ports are, whatever it says.
+    /// A service that is looked at is ready when it is found so, whatever it says.
     fn heard(&mut self, now: Duration, id: Id, message: Message) {
-        if message != Message::Ready || self.services[id].ready == Ready::Notify {
+        if message != Message::Ready || self.services[id].ready.is_notified() {
             self.supervisor.handle_message(now, id, message);
         }
     }
 
-    /// Services that start and are ready when their ports are.
-    fn probing(&self) -> impl Iterator<Item = (Id, &[u16])> {
-        let starting = |id: &Id| matches!(self.supervisor.state(*id), State::Starting { .. });
-        (0..self.services.len()).filter(starting).filter_map(|id| match &self.services[id].ready {
-            Ready::Ports(ports) => Some((id, ports.as_slice())),
-            Ready::Notify => None,
+    /// Services that start and are looked at, and their processes.
+    fn probing(&self) -> impl Iterator<Item = (Id, u32)> {
+        (0..self.services.len()).filter_map(|id| match self.supervisor.state(id) {
+            State::Starting { pid, .. } if !self.services[id].ready.is_notified() => Some((id, pid)),
+            _ => None,
         })
     }
 
-    fn probe(&mut self, now: Duration) {
-        if now < self.next_probe {
-            return;
+    fn look(&mut self, now: Duration) {
+        let probing: Vec<(Id, u32)> = self.probing().collect();
+        for (id, pid) in probing {
+            if self.probe.look(now, id, pid, &self.services[id]) {
+                self.found_ready(now, id, pid);
+            }
         }
-        self.next_probe = now + PROBE_EVERY;
-        let answers = |port: &u16| {
-            TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), PROBE_LIMIT).is_ok()
-        };
-        let answering = self.probing().filter(|(_, ports)| ports.iter().all(answers));
-        let ready: Vec<Id> = answering.map(|(id, _)| id).collect();
-        for id in ready {
+    }
+
+    /// Unless it has ended since, and another process is in its place.
+    fn found_ready(&mut self, now: Duration, id: Id, pid: u32) {
+        if self.pid(id) == Some(pid) {
             self.supervisor.handle_message(now, id, Message::Ready);
         }
     }
@@ -345,7 +343,7 @@ fn permitted() -> u64 {
 
 /// # Errors
 /// When this machine has less to give than is asked for.
-fn capabilities(wanted: &[kontor_component::Capability]) -> io::Result<Vec<Capability>> {
+pub(super) fn capabilities(wanted: &[kontor_component::Capability]) -> io::Result<Vec<Capability>> {
     let capabilities: Vec<Capability> = wanted.iter().map(capability).collect();
     let permitted = permitted();
     match capabilities.iter().find(|one| permitted & (1 << (**one as u32)) == 0) {

@@ -1,11 +1,11 @@
-//! Samba's part: its configuration from the site file, and its domain, made once and never again.
+//! Samba's part: its configuration from the site file, and its domain, made or joined once and never again.
 //!
 //! **Invariant:** a domain that was finished is never overwritten, whatever the site file says later.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,45 +15,40 @@ use kontor_config::Site;
 use kontor_config::site::{Samba, SambaRole};
 use kontor_samba::Directory;
 use kontor_sys::btrfs;
-use kontor_sys::file::write_durable;
-use nix::unistd::syncfs;
-use serde::{Deserialize, Serialize};
+
+use self::identity::{IDENTITY, Identity};
+
+mod counter;
+mod identity;
+mod join;
+pub(super) mod passwords;
+mod tool;
+
+pub(super) use counter::{ANSWER_END, COUNTER};
 
 use super::certificate;
 
 /// The component's name.
 pub(super) const NAME: &str = "samba";
-/// Says which domain lies in the state directories; written last.
-const IDENTITY: &str = "/var/lib/kontor/identity.json";
-/// There from the first moment of making a domain until it is finished; in the directory that is filled, so that whoever
-/// puts another in its place takes it away.
-const UNFINISHED: &str = "/var/lib/samba/.unfinished";
-/// What provisioning fills. Emptied only while [`UNFINISHED`] is there, and no [`IDENTITY`].
-const FILLED: [&str; 2] = ["/var/lib/samba", "/var/cache/samba"];
+/// Below /run/kontor.
+const SMB_CONF: &str = "smb.conf";
 /// Where Samba expects key and certificate for LDAP, unless it is told another place.
 const TLS: &str = "/var/lib/samba/private/tls";
 /// The database without which there is no domain controller.
 const DATABASE: &str = "/var/lib/samba/private/sam.ldb";
-
-/// Which domain this is, and what the box is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Identity {
-    role: String,
-    realm: String,
-    domain: String,
-    host_name: String,
-}
+/// What a member has instead: its own password in the domain.
+const SECRETS: &str = "/var/lib/samba/private/secrets.tdb";
 
 /// Role, and files below /run/kontor; nothing when the site file has no `[samba]`.
 pub(super) fn office(site: &Site) -> Option<(String, Vec<(&'static str, String)>)> {
     let samba = site.samba.as_ref()?;
     let files = vec![
-        ("smb.conf", kontor_samba::smb_conf(site, samba)),
+        (SMB_CONF, kontor_samba::smb_conf(site, samba)),
         ("krb5.conf", kontor_samba::krb5_conf(samba)),
         ("hosts", kontor_samba::hosts(site, samba)),
         ("resolv.conf", kontor_samba::resolv_conf(samba)),
         ("nsswitch.conf", kontor_samba::nsswitch_conf(samba.role)),
+        (passwords::GROUP, samba.rodc_group.clone().unwrap_or_default()),
     ];
     Some((role(samba.role).to_owned(), files))
 }
@@ -77,13 +72,13 @@ fn table(site: &Site) -> anyhow::Result<&Samba> {
     site.samba.as_ref().context("there is no [samba] table: the component samba has nothing to be")
 }
 
-/// Makes the domain, unless it is there, and the directories of shares.
+/// Makes or joins the domain, unless that is done, and makes the directories of shares.
 ///
 /// # Errors
 /// When one cannot be made, or the site file asks for another domain than there is.
 pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
     let samba = table(site)?;
-    make_domain(site, samba)?;
+    come_into_domain(site, samba)?;
     if samba.role != SambaRole::Member {
         certificate::ensure_for(Path::new(TLS), &names(site, samba))?;
     }
@@ -127,86 +122,32 @@ fn make_as(parent: &Path, name: &OsStr, directory: &Directory) -> io::Result<()>
     fs::rename(path, parent.join(name))
 }
 
-fn make_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
-    let wanted = Identity {
-        role: role(samba.role).to_owned(),
-        realm: samba.realm.clone(),
-        domain: samba.domain.clone(),
-        host_name: site.office.host_name.clone(),
-    };
-    if let Some(present) = identity()? {
-        finish()?;
+fn come_into_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
+    let wanted = Identity::wanted(site, samba);
+    if let Some(present) = identity::identity()? {
+        identity::finish()?;
         return present.must_be(&wanted);
     }
-    if samba.role != SambaRole::Dc {
-        bail!("joining a domain is not possible yet: role = \"dc\" is the only one that works");
+    if identity::is_unfinished() {
+        println!("an earlier attempt to make or join the domain was cut short; beginning anew");
+        identity::empty_all()?;
     }
-    if Path::new(UNFINISHED).exists() {
-        println!("an earlier attempt to make the domain was cut short; beginning anew");
-        FILLED.iter().try_for_each(|directory| empty(Path::new(directory)))?;
+    for path in [DATABASE, SECRETS] {
+        ensure!(
+            !Path::new(path).exists(),
+            "{path} is there, but not {IDENTITY}, which says whose it is: nothing is overwritten. Restore {IDENTITY} \
+             from a backup, or move the state directory away to begin anew"
+        );
     }
-    ensure!(
-        !Path::new(DATABASE).exists(),
-        "{DATABASE} is there, but not {IDENTITY}, which says whose it is: nothing is overwritten. Restore {IDENTITY} \
-         from a backup, or move the state directory away to begin anew"
-    );
-    write_durable(Path::new(UNFINISHED), b"").context(UNFINISHED)?;
-    provision(site, samba)?;
-    keep(&wanted)?;
-    finish()
-}
-
-/// What the note says is true: the mark of an unfinished domain goes, also one that a power cut has left beside it.
-fn finish() -> anyhow::Result<()> {
-    match fs::remove_file(UNFINISHED) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        result => result.context(UNFINISHED)?,
-    }
-    let directory = Path::new(UNFINISHED).parent().context(UNFINISHED)?;
-    fs::File::open(directory).and_then(|directory| directory.sync_all()).context(UNFINISHED)
-}
-
-fn identity() -> anyhow::Result<Option<Identity>> {
-    let text = match fs::read(IDENTITY) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context(IDENTITY),
-    };
-    let hint = || format!("{IDENTITY} cannot be read: restore it from a backup");
-    serde_json::from_slice(&text).map(Some).with_context(hint)
-}
-
-/// Whole or not at all, durable, and after everything it speaks of: not all of that was written durably.
-fn keep(identity: &Identity) -> anyhow::Result<()> {
-    for directory in FILLED {
-        let opened = fs::File::open(directory).with_context(|| directory.to_owned())?;
-        syncfs(opened).with_context(|| directory.to_owned())?;
-    }
-    let text = serde_json::to_vec_pretty(identity)?;
-    write_durable(Path::new(IDENTITY), &text).context(IDENTITY)
-}
-
-impl Identity {
-    /// # Errors
-    /// When it is another: a domain is never turned into another one by editing the site file.
-    fn must_be(&self, wanted: &Self) -> anyhow::Result<()> {
-        let fields = [
-            ("role", &self.role, &wanted.role),
-            ("realm", &self.realm, &wanted.realm),
-            ("domain", &self.domain, &wanted.domain),
-            ("host-name", &self.host_name, &wanted.host_name),
-        ];
-        match fields.iter().find(|(_, present, wanted)| present != wanted) {
-            None => Ok(()),
-            Some((field, present, wanted)) => bail!(
-                "this box holds the domain {} as {}: {field} is {present:?}, and the site file now says {wanted:?}. Nothing was \
-                 changed. Put {present:?} back into the site file; or, to give this domain up, back it up and move the \
-                 component's state directory away",
-                self.realm,
-                self.role
-            ),
+    match samba.role {
+        SambaRole::Dc => {
+            identity::begin()?;
+            provision(site, samba)?;
         }
+        SambaRole::Rodc | SambaRole::Member => join::until_joined(site, samba)?,
     }
+    identity::keep(&wanted)?;
+    identity::finish()
 }
 
 fn provision(site: &Site, samba: &Samba) -> anyhow::Result<()> {
@@ -229,21 +170,6 @@ fn provision(site: &Site, samba: &Samba) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mark stays to the end: it is written anew, and while it is there nothing in here counts.
-fn empty(directory: &Path) -> anyhow::Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-        let entry = entry?;
-        let path = entry.path();
-        if path == Path::new(UNFINISHED) {
-            continue;
-        }
-        let removed =
-            if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| path.display().to_string())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,20 +187,5 @@ mod tests {
         make_directory(&directory).unwrap();
         assert_eq!(mode(&path), 0o700);
         assert_eq!(fs::read_dir(scratch.path().join("shares")).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn another_domain_than_there_is_is_refused_with_a_way_out() {
-        let present = Identity {
-            role: "dc".into(),
-            realm: "ad.example.org".into(),
-            domain: "AD".into(),
-            host_name: "box".into(),
-        };
-        assert!(present.must_be(&present).is_ok());
-        let member = Identity { role: "member".into(), ..present.clone() };
-        let error = present.must_be(&member).unwrap_err().to_string();
-        assert!(error.contains("holds the domain ad.example.org as dc: role is \"dc\""), "{error}");
-        assert!(error.contains("Nothing was changed"), "{error}");
     }
 }

@@ -3,19 +3,21 @@
 //! A process of its own inside the component, so that process 1 stays free for signals. When it fails, no service starts.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use anyhow::{Context, bail};
 use kontor_component::Manifest;
-use kontor_supervise::Exit;
+use kontor_supervise::{Exit, Message};
+use kontor_sys::notify_socket::NotifySocket;
 use kontor_sys::signal::Signals;
 use kontor_sys::spawn::confine;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use super::runner::{capabilities_of_tools, environment};
+use super::runner::{NOTIFY_SOCKET, capabilities_of_tools, environment};
 use super::{office, samba};
 use crate::init::next_exit;
 
@@ -32,15 +34,16 @@ pub(super) fn before_services(
     manifest: &Manifest,
     lock: &File,
     signals: &mut Signals,
+    notify: &NotifySocket,
     channel: &UnixStream,
 ) -> anyhow::Result<bool> {
     let mut command = Command::new("/proc/self/exe");
     command.args(["component", ARGUMENT, &manifest.name]).stdin(lock.try_clone()?);
-    command.env_clear().envs(environment());
+    command.env_clear().envs(environment()).env("NOTIFY_SOCKET", NOTIFY_SOCKET);
     confine(&mut command, &capabilities_of_tools(manifest)?);
     let child = command.spawn().context("cannot start the preparation")?;
     loop {
-        let wanted = [signals.as_fd(), channel.as_fd()];
+        let wanted = [signals.as_fd(), channel.as_fd(), notify.as_fd()];
         let mut fds = wanted.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // An error is EINTR: everything is looked at anyway.
         let _ = poll(&mut fds, PollTimeout::NONE);
@@ -49,8 +52,21 @@ pub(super) fn before_services(
         if is_alone || signals.by_ref().any(|signal| signal != Signal::SIGCHLD) {
             return Ok(false);
         }
+        pass_on(notify, channel);
         if let Some(success) = reap(child.id()) {
             return if success { Ok(true) } else { bail!("its preparation failed; no service was started") };
+        }
+    }
+}
+
+/// What the preparation says of itself: it may wait for a person, or for headquarters.
+fn pass_on(notify: &NotifySocket, mut channel: &UnixStream) {
+    while let Ok(Some((_, datagram))) = notify.next() {
+        for message in Message::parse(&datagram) {
+            if let Message::Status(text) = message {
+                // The outside that is gone is seen in the next round.
+                let _ = channel.write_all(format!("STATUS={text}\n").as_bytes());
+            }
         }
     }
 }

@@ -1,0 +1,168 @@
+//! Joining the headquarters' domain: waits for somebody who may, tries, and says what came of it.
+//!
+//! **Invariant:** the password is in this process's memory alone, and no longer than until it was accepted or refused.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use kontor_config::Site;
+use kontor_config::site::Samba;
+use kontor_samba::{JoinFailure, NO_COMPUTER};
+use kontor_sys::notify::Notifier;
+
+use super::counter::{Applicant, Counter};
+use super::tool::{Account, Outcome, run_as};
+use super::{SMB_CONF, identity, role};
+use crate::component::office;
+
+/// While headquarters does not answer: doubled from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// LDAP, which every domain controller has.
+const LDAP: u16 = 389;
+/// A far office by satellite answers within a second.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// One search. The tool itself gives up after some ten seconds.
+const SEARCH_LIMIT: Duration = Duration::from_secs(60);
+/// A whole directory comes over the line: 3 s for a small one on the spot, and the line may be slow.
+const JOIN_LIMIT: Duration = Duration::from_secs(1800);
+/// What a search keeps is forgotten with the component.
+const SCRATCH: &str = "/run/kontor/join";
+/// The tools make their databases in it, and not the directory.
+const PRIVATE: &str = "/var/lib/samba/private";
+
+/// Returns when the box is in the domain, and what it is in it lies in the state directories.
+///
+/// # Errors
+/// The kernel's, on this box; whatever headquarters or a person gets wrong is said, and waited for.
+pub(super) fn until_joined(site: &Site, samba: &Samba) -> anyhow::Result<()> {
+    let counter = Counter::open()?;
+    let join = Join { site, samba, notifier: Notifier::from_environment() };
+    let mut applicant = join.wait_for_somebody(&counter);
+    let mut pause = PAUSES.0;
+    loop {
+        let failure = match join.attempt(&applicant)? {
+            Ok(()) => {
+                join.is_done(applicant);
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        let reason = failure.reason(site, samba, &applicant.account.user);
+        if !failure.may_pass() {
+            println!("not joined: {reason}");
+            applicant.answer(Err(&reason));
+            applicant = join.wait_for_somebody(&counter);
+            continue;
+        }
+        let next = format!("{reason}; trying again in {} s", pause.as_secs());
+        join.say(&format!("not joined: {next}"));
+        applicant.tell(&next);
+        match counter.next(Some(pause)) {
+            Some(other) => {
+                std::mem::replace(&mut applicant, other).answer(Err("another password was given since"));
+                pause = PAUSES.0;
+            }
+            None => pause = PAUSES.1.min(pause * 2),
+        }
+    }
+}
+
+struct Join<'a> {
+    site: &'a Site,
+    samba: &'a Samba,
+    notifier: Notifier,
+}
+
+impl Join<'_> {
+    /// For status and log.
+    fn say(&self, text: &str) {
+        println!("{text}");
+        self.notifier.status(text);
+    }
+
+    fn wait_for_somebody(&self, counter: &Counter) -> Applicant {
+        self.say("not joined: give the password of somebody who may join computers: samba join USER");
+        loop {
+            if let Some(applicant) = counter.next(None) {
+                return applicant;
+            }
+        }
+    }
+
+    fn is_done(&self, applicant: Applicant) {
+        let text = format!("{} as {}", self.samba.realm.to_uppercase(), role(self.samba.role));
+        self.say(&format!("joined {text}"));
+        applicant.answer(Ok(&text));
+    }
+
+    /// Once, with everything cleared away that an earlier one has left.
+    fn attempt(&self, applicant: &Applicant) -> anyhow::Result<Result<(), JoinFailure>> {
+        let account = &applicant.account;
+        if !self.samba.servers.iter().any(|server| answers((*server, LDAP).into())) {
+            return Ok(Err(JoinFailure::Unreachable));
+        }
+        if let Err(failure) = self.may_have_name(account)? {
+            return Ok(Err(failure));
+        }
+        self.say(&format!("joining {}", self.samba.realm));
+        applicant.tell("joining; this may take some minutes");
+        identity::begin()?;
+        identity::empty_all()?;
+        make_private()?;
+        let outcome = run_as(account, &self.words()?, JOIN_LIMIT)?;
+        if outcome.success {
+            return Ok(Ok(()));
+        }
+        let failure = explain(&outcome);
+        identity::empty_all()?;
+        // Who was cut short may have an account by now, and knows by the mark that it is its own.
+        if !failure.may_pass() {
+            identity::finish()?;
+        }
+        Ok(Err(failure))
+    }
+
+    fn words(&self) -> anyhow::Result<Vec<String>> {
+        let words = kontor_samba::join_arguments(self.samba, &smb_conf());
+        words.ok_or_else(|| anyhow::anyhow!("a domain controller of its own domain joins none"))
+    }
+
+    /// The tools take over a computer of the same name without a word: another office's box would be out of the domain.
+    fn may_have_name(&self, account: &Account) -> anyhow::Result<Result<(), JoinFailure>> {
+        fs::create_dir_all(SCRATCH)?;
+        let words = kontor_samba::name_arguments(self.site, &smb_conf(), SCRATCH);
+        let outcome = run_as(account, &words, SEARCH_LIMIT)?;
+        if !outcome.success {
+            return Ok(Err(explain(&outcome)));
+        }
+        let is_free = outcome.said.contains(NO_COMPUTER) || identity::is_unfinished();
+        Ok(if is_free { Ok(()) } else { Err(JoinFailure::NameTaken) })
+    }
+}
+
+fn smb_conf() -> String {
+    format!("{}/{SMB_CONF}", office::DIRECTORY)
+}
+
+fn answers(server: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&server, ANSWER_LIMIT).is_ok()
+}
+
+fn make_private() -> anyhow::Result<()> {
+    let path = Path::new(PRIVATE);
+    fs::create_dir_all(path)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
+}
+
+/// What is not understood is shown whole, for whoever is asked about it.
+fn explain(outcome: &Outcome) -> JoinFailure {
+    let failure = JoinFailure::of(&outcome.said);
+    if matches!(failure, JoinFailure::Other(_)) {
+        let lines = outcome.said.lines().filter(|line| !line.contains("assword"));
+        lines.for_each(|line| println!("{line}"));
+    }
+    failure
+}
