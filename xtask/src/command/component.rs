@@ -94,7 +94,7 @@ struct Exec {
     command: Vec<String>,
 }
 
-/// Let it join the domain of its site file, while it runs: reads the password of USER, who may join computers
+/// Let it join its domain, while it runs: reads the password of USER, who may join computers
 #[derive(Debug, Clone, clap::Args)]
 struct Join {
     /// The component
