@@ -70,12 +70,7 @@ pub(super) fn run(places: &Places, follow: Follow) -> anyhow::Result<()> {
             Notifier::from_environment().status(&format!("off: the site file has no [{}]", places.name));
             return Ok(());
         };
-        // Holds for children only, once: who has had a process 1 in there goes back before the next. The other name spaces
-        // are made inside: this process keeps its paths.
-        setns(&own, CloneFlags::CLONE_NEWPID)
-            .and_then(|()| unshare(CloneFlags::CLONE_NEWPID))
-            .context(ROOT_ONLY)?;
-        match session(places, &office, &mut signals)? {
+        match session(places, &office, &mut signals, &own)? {
             End::Itself(status) if !status.success() => bail!("the component ended: {status}"),
             End::Itself(_) | End::Asked => return Ok(()),
             End::Changed => println!("the site file says something else now: starting anew"),
@@ -84,14 +79,14 @@ pub(super) fn run(places: &Places, follow: Follow) -> anyhow::Result<()> {
 }
 
 /// From the start of the process inside to its end.
-fn session(places: &Places, office: &Office, signals: &mut Signals) -> anyhow::Result<End> {
+fn session(places: &Places, office: &Office, signals: &mut Signals, own: &File) -> anyhow::Result<End> {
     if let Root::Image(image) = &places.root {
         image.seal_if_new()?;
     }
     let (ours, theirs) = UnixStream::pair().context("a socket pair")?;
     ours.set_nonblocking(true)?;
     let pid_file = places.run.join(PID_FILE);
-    let mut child = start_inside(places, theirs.into())?;
+    let mut child = start_inside(places, theirs.into(), own)?;
     let written = write_atomic(&pid_file, child.id().to_string().as_bytes());
     if written.is_err() {
         child.kill()?;
@@ -135,10 +130,15 @@ pub(super) fn hold(directory: &Path) -> anyhow::Result<Flock<File>> {
     })
 }
 
-fn start_inside(places: &Places, channel: OwnedFd) -> anyhow::Result<Child> {
+/// In a name space for processes of its own, alone: what this process starts later is the box's, `own`. The other name spaces are
+/// made inside: this process keeps its paths.
+fn start_inside(places: &Places, channel: OwnedFd, own: &File) -> anyhow::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(INSIDE).arg(serde_json::to_string(places)?).stdin(channel);
-    command.spawn().context("cannot start the process inside")
+    unshare(CloneFlags::CLONE_NEWPID).context(ROOT_ONLY)?;
+    let child = command.spawn().context("cannot start the process inside");
+    setns(own, CloneFlags::CLONE_NEWPID).context("cannot go back to the box's own processes")?;
+    child
 }
 
 /// Until the process inside has ended, by itself or because it is told to.

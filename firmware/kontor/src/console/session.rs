@@ -277,7 +277,7 @@ impl Session {
     }
 
     fn command(&mut self, line: &str) {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let words = words(line);
         let texts: Vec<&str> = words.iter().map(String::as_str).collect();
         match texts.as_slice() {
             [] => self.prompt(),
@@ -372,6 +372,23 @@ impl Session {
     fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }
+}
+
+/// The words of a line; quotation marks keep spaces in one, as names of groups have them.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
+    for c in line.chars() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            _ if c.is_whitespace() && !quoted => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
 }
 
 /// Whether a command would read a file of the operator's choice: reports quote what is in a file, and the

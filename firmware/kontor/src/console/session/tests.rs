@@ -210,3 +210,15 @@ fn help_and_logout() {
     let actions = terminal.send("status\r");
     assert_eq!(written(&actions), "\nlogin: ", "nothing runs without a log-in");
 }
+
+#[test]
+fn quotation_marks_keep_a_name_together() {
+    let check = |line: &str, expect: &[&str]| assert_eq!(words(line), expect, "{line}");
+    check("  logs  netd ", &["logs", "netd"]);
+    check(
+        "samba group add \"Branch North\" --x=\"a b\"c",
+        &["samba", "group", "add", "Branch North", "--x=a bc"],
+    );
+    check("a \"\" \"b", &["a", "", "b"]);
+    check("", &[]);
+}
