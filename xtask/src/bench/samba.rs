@@ -269,6 +269,8 @@ impl Rig {
     }
 
     fn figures(&self, start: impl FnOnce() -> Result<Running>) -> Result<Figures> {
+        // What the one before has written goes to the disk in nobody's time.
+        nix::unistd::sync();
         let (mut running, start_s) = self.up(start()?)?;
         self.wait_for_log_on(&running)?;
         let write_s = self.client(&format!("put {} file", self.folder.join("source")))?;
