@@ -88,7 +88,8 @@ impl Headquarters {
         }
         fs::write(directory.join("site.toml"), site)?;
         fs::write(directory.join("board.toml"), BOARD)?;
-        fs::write(directory.join("krb5.conf"), krb5_conf())?;
+        let own = ports.first().and_then(|(_, network)| network.split('/').next()).context("no port")?;
+        fs::write(directory.join("krb5.conf"), krb5_conf(own))?;
         Ok(Self {
             directory: directory.to_owned(),
             program: program.to_owned(),
@@ -248,13 +249,34 @@ impl Headquarters {
         said(words[0], self.client_output(words)?)
     }
 
+    /// A ticket of this account, in place of the one there was: `kinit`.
+    pub(crate) fn ticket(&self, account: &str, password: &str) -> Result<()> {
+        let mut command = self.client_command(&["kinit.mit", account])?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut input = child.stdin.take().context("no standard input")?;
+        writeln!(input, "{password}")?;
+        drop(input);
+        said("kinit", child.wait_with_output()?).map(drop)
+    }
+
     /// The same, whether it succeeds or not.
     pub(crate) fn client_output(&self, words: &[&str]) -> Result<Output> {
+        let mut command = self.client_command(words)?;
+        command.stdin(Stdio::null()).output().with_context(|| format!("run {}", words[0]))
+    }
+
+    fn client_command(&self, words: &[&str]) -> Result<Command> {
         let mut command = self.clients.command(words[0])?;
-        command.args(&words[1..]).stdin(Stdio::null());
+        command.args(&words[1..]);
         command.env("KRB5_CONFIG", self.directory.join("krb5.conf"));
-        command.env("KRB5CCNAME", format!("FILE:{}", self.directory.join("tickets").display()));
-        command.output().with_context(|| format!("run {}", words[0]))
+        command.env("KRB5CCNAME", self.tickets());
+        Ok(command)
+    }
+
+    /// Where the PC keeps its tickets.
+    pub(crate) fn tickets(&self) -> String {
+        format!("FILE:{}", self.directory.join("tickets").display())
     }
 }
 
@@ -274,11 +296,11 @@ pub(crate) fn ip(tools: &Tools, arguments: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a PC of the domain has; this name space has no resolver.
-fn krb5_conf() -> String {
+/// What a PC of the domain has, in the office of this box; this name space has no resolver.
+fn krb5_conf(own: &str) -> String {
     format!(
         "[libdefaults]\ndefault_realm = AD.OFFICE.INTERNAL\ndns_lookup_kdc = false\n\
-         [realms]\nAD.OFFICE.INTERNAL = {{\nkdc = {BOX}\n}}\n"
+         [realms]\nAD.OFFICE.INTERNAL = {{\nkdc = {own}\n}}\n"
     )
 }
 

@@ -4,6 +4,7 @@
 //! has files of several users, so its scenarios need root; without it they are skipped, and say so.
 
 mod branch;
+mod company;
 mod headquarters;
 mod scenarios;
 
