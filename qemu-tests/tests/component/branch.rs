@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::company::Company;
+use super::company::{Company, SHARE};
 use super::headquarters::PASSWORD;
 
 /// On two slow, busy processors.
@@ -20,12 +20,48 @@ pub(crate) fn joins_as_member(directory: &Path, program: &Path) -> Result<()> {
     fs::write(&note, "from the branch")?;
     company.logs_on("anna", &format!("put {} note", note.display()))?;
     ensure!(company.logs_on("berta", "ls").is_err(), "there is no berta");
+    knows_the_domains_people(&company)?;
+    keeps_permissions(&company)?;
+    registers_its_name(&mut company)?;
     company.branch.stop()?;
     let again = company.branch.start()?;
     println!("samba: a member served again after {:.1} s", again.as_secs_f32());
     let list = company.logs_on("anna", "ls")?;
     ensure!(list.contains("note"), "{list}");
+    ensure!(company.logs_on("carl", "get note -").is_err(), "the restart has lost a permission");
     company.branch.stop().map(drop)
+}
+
+/// By `DOMAIN\name`, with the same numbers on every member.
+fn knows_the_domains_people(company: &Company) -> Result<()> {
+    let anna = company.branch.exec(&["wbinfo", "-i", "OFFICE\\anna"])?;
+    let sid = company.branch.exec(&["wbinfo", "-n", "OFFICE\\anna"])?;
+    let rid = sid.split([' ', '-']).filter_map(|word| word.parse::<u64>().ok()).nth(6).context("no RID")?;
+    ensure!(anna.contains(&format!(":{}:", 100_000 + rid)), "{anna} is not made from {sid}");
+    Ok(())
+}
+
+/// A file's permissions are its owner's business, as in Windows.
+fn keeps_permissions(company: &Company) -> Result<()> {
+    company.logs_on("carl", "get note -")?;
+    let (user, deny) = (format!("OFFICE\\anna%{PASSWORD}"), "ACL:OFFICE\\carl:DENIED/0x0/FULL");
+    company.branch.client(&["smbcacls", SHARE, "note", "-U", &user, "-a", deny])?;
+    let acl = company.branch.client(&["smbcacls", SHARE, "note", "-U", &user])?;
+    ensure!(acl.contains("OFFICE\\carl:DENIED"), "{acl}");
+    let refused = company.logs_on("carl", "get note -").err().context("carl may still read it")?;
+    ensure!(refused.to_string().contains("NT_STATUS_ACCESS_DENIED"), "{refused}");
+    Ok(())
+}
+
+/// A member writes its own address into the domain's DNS, signed with its account: by its box, by headquarters' box, to
+/// headquarters' Samba.
+fn registers_its_name(company: &mut Company) -> Result<()> {
+    company.branch.exec(&["net", "ads", "dns", "register", "-P"])?;
+    let name = "nord.ad.office.internal";
+    let here = company.addresses_of(name)?;
+    let there = company.there(|company| company.addresses_of(name))?;
+    ensure!(here == there && here.contains("192.168.78.1"), "{here:?} and {there:?}");
+    Ok(())
 }
 
 /// A read-only domain controller whose line is cut, with people and computers whose passwords it keeps and others.

@@ -131,7 +131,7 @@ impl Company {
     }
 
     /// Does something at headquarters; this process is at the branch otherwise.
-    pub(crate) fn there(&mut self, action: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    pub(crate) fn there<T>(&mut self, action: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.leave_to(&self.at_headquarters)?;
         let result = action(self);
         self.leave_to(&self.at_branch)?;
