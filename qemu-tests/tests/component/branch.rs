@@ -15,6 +15,7 @@ const HEALING_LIMIT: Duration = Duration::from_secs(300);
 /// A file server in the headquarters' domain: its users reach their share, and nobody else; joined once and for good.
 pub(crate) fn joins_as_member(directory: &Path, program: &Path) -> Result<()> {
     let mut company = Company::found(directory, program, "member")?;
+    is_refused_with_the_reason(&mut company)?;
     company.join()?;
     let note = directory.join("note");
     fs::write(&note, "from the branch")?;
@@ -29,6 +30,27 @@ pub(crate) fn joins_as_member(directory: &Path, program: &Path) -> Result<()> {
     let list = company.logs_on("anna", "ls")?;
     ensure!(list.contains("note"), "{list}");
     ensure!(company.logs_on("carl", "get note -").is_err(), "the restart has lost a permission");
+    company.branch.stop().map(drop)
+}
+
+/// A realm that nobody knows, a user who may not, a name that another computer has.
+fn is_refused_with_the_reason(company: &mut Company) -> Result<()> {
+    let (known, unknown) = ("realm = \"ad.office.internal\"", "realm = \"ad.other.internal\"");
+    company.branch.edit_site(known, unknown)?;
+    refuses(company, "Administrator", "DNS names no domain controller of ad.other.internal")?;
+    company.branch.edit_site(unknown, known)?;
+    refuses(company, "carl", "take a domain administrator")?;
+    company
+        .there(|company| company.headquarters.exec(&["samba-tool", "computer", "add", "NORD"]).map(drop))?;
+    refuses(company, "Administrator", "samba-tool computer delete NORD")?;
+    company
+        .there(|company| company.headquarters.exec(&["samba-tool", "computer", "delete", "NORD"]).map(drop))
+}
+
+fn refuses(company: &mut Company, user: &str, reason: &str) -> Result<()> {
+    drop(company.branch.start_and_wait_for("not joined: give the password")?);
+    let (joined, said) = company.branch.join(user, PASSWORD)?;
+    ensure!(!joined && said.contains(reason), "{said}\n{}", company.branch.log());
     company.branch.stop().map(drop)
 }
 

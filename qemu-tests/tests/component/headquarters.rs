@@ -43,6 +43,9 @@ address = "192.168.77.1/24"
 role = "dc"
 realm = "ad.office.internal"
 domain = "OFFICE"
+[[samba.share]]
+name = "books"
+write = ["Accounting"]
 "#;
 
 const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n\
@@ -119,9 +122,10 @@ impl Headquarters {
 
     /// Starts it; returns when it has said something.
     pub(crate) fn start_and_wait_for(&mut self, words: &str) -> Result<Ready> {
+        let before = self.log().len();
         let ready = self.spawn()?;
         let deadline = Instant::now() + READY_LIMIT;
-        while !self.log().contains(words) {
+        while !self.log()[before..].contains(words) {
             let child = self.running.as_mut().context("it does not run")?;
             ensure!(
                 child.try_wait()?.is_none() && Instant::now() < deadline,

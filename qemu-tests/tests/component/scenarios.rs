@@ -30,6 +30,7 @@ fn a_domain_from_a_site_file(directory: &Path, program: &Path) -> Result<()> {
     let password = format!("--newpassword={PASSWORD}");
     headquarters.exec(&["samba-tool", "user", "setpassword", "Administrator", &password])?;
     headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
+    headquarters.wait_for_words("share \"books\": OFFICE has no user or group \"Accounting\"")?;
     headquarters.exec(&["samba-tool", "group", "add", "Accounting"])?;
     headquarters.exec(&["samba-tool", "group", "addmembers", "Accounting", "anna"])?;
     logs_on(&headquarters)?;
@@ -121,6 +122,11 @@ fn a_domain_is_never_overwritten(directory: &Path, program: &Path) -> Result<()>
     let error = headquarters.start().map_or_else(|error| format!("{error:#}"), |_| String::new());
     ensure!(error.contains("realm is \"ad.office.internal\", and the site file now says"), "{error}");
     headquarters.edit_site("realm = \"ad.other.example\"", "realm = \"ad.office.internal\"")?;
+    let member = "role = \"member\"\nservers = [\"10.99.0.1\"]";
+    headquarters.edit_site("role = \"dc\"", member)?;
+    let error = headquarters.start().map_or_else(|error| format!("{error:#}"), |_| String::new());
+    ensure!(error.contains("role is \"dc\", and the site file now says \"member\""), "{error}");
+    headquarters.edit_site(member, "role = \"dc\"")?;
     headquarters.start()?;
     let users = headquarters.exec(&["samba-tool", "user", "list"])?;
     ensure!(users.lines().any(|user| user == "anna"), "{users}");

@@ -3,6 +3,7 @@
 //! It speaks to the process outside over its standard input, a socket: `READY=1`, `WATCHDOG=1` and `STATUS=…` go out, and
 //! its end means that nobody is there any more who wants this component.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,6 +33,8 @@ pub(super) const NOTIFY_SOCKET: &str = "/run/notify.sock";
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Datagrams handled in one turn.
 const MAX_NOTIFICATIONS: usize = 64;
+/// How a manifest names the firmware's own program, which is process 1 here.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 /// A longer line is cut.
 const MAX_LINE: usize = 1 << 10;
 
@@ -79,6 +82,8 @@ struct Runner {
     channel: UnixStream,
     logs: Vec<Log>,
     said_ready: bool,
+    /// What services of this program have to say of themselves.
+    told: BTreeMap<Id, String>,
     stopped: bool,
     next_sign: Duration,
     probe: Probe,
@@ -99,6 +104,7 @@ impl Runner {
             channel,
             logs: Vec::new(),
             said_ready: false,
+            told: BTreeMap::new(),
             stopped: false,
             next_sign: Duration::ZERO,
             probe: Probe::default(),
@@ -169,9 +175,23 @@ impl Runner {
 
     /// A service that is looked at is ready when it is found so, whatever it says.
     fn heard(&mut self, now: Duration, id: Id, message: Message) {
+        if let Message::Status(text) = &message
+            && self.services[id].command.first().is_some_and(|program| program == OWN_PROGRAM)
+        {
+            self.remember(id, text);
+        }
         if message != Message::Ready || self.services[id].ready.is_notified() {
             self.supervisor.handle_message(now, id, message);
         }
+    }
+
+    /// What a service of this program has to say is for whoever looks at the box; others say there that they are ready.
+    fn remember(&mut self, id: Id, text: &str) {
+        self.told.insert(id, text.to_owned());
+        let told: Vec<&str> =
+            self.told.values().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let told = told.join("; ");
+        self.tell(&format!("STATUS={told}"));
     }
 
     /// Services that start and are looked at, and their processes.

@@ -18,10 +18,12 @@ use kontor_sys::btrfs;
 
 use self::identity::{IDENTITY, Identity};
 
+pub(super) mod accounts;
 mod counter;
 mod identity;
 mod join;
 pub(super) mod passwords;
+mod recurring;
 mod tool;
 
 pub(super) use counter::{ANSWER_END, COUNTER};
@@ -49,6 +51,7 @@ pub(super) fn office(site: &Site) -> Option<(String, Vec<(&'static str, String)>
         ("resolv.conf", kontor_samba::resolv_conf(samba)),
         ("nsswitch.conf", kontor_samba::nsswitch_conf(samba.role)),
         (passwords::GROUP, samba.rodc_group.clone().unwrap_or_default()),
+        (accounts::FILE, serde_json::json!(accounts::Wanted::of(samba)).to_string()),
     ];
     Some((role(samba.role).to_owned(), files))
 }

@@ -5,17 +5,13 @@
 //! changed. Headquarters decides whose passwords it gives away; what it withholds is said once, with the way out.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use kontor_samba::ldif::{Entry, entries, filter_value};
-use kontor_sys::notify::Notifier;
-use kontor_sys::signal::Signals;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 
+use super::recurring::{Findings, repeat};
 use super::{DATABASE, tool};
 use crate::component::office;
 
@@ -54,7 +50,7 @@ pub(in crate::component) fn run(args: &[String]) -> anyhow::Result<()> {
         bail!("the site file has no rodc-group: this box keeps nobody's password");
     }
     match args {
-        [] => keep(&group),
+        [] => repeat(|| look(&group)),
         [once] if once == ONCE => {
             let report = fetch(&group)?;
             println!("{}", report.summary(&group));
@@ -65,22 +61,16 @@ pub(in crate::component) fn run(args: &[String]) -> anyhow::Result<()> {
     }
 }
 
-fn keep(group: &str) -> anyhow::Result<()> {
-    let mut signals = Signals::new(&[Signal::SIGTERM])?;
-    // Nobody waits for what is fetched: log-on works without it, as long as headquarters answers.
-    Notifier::from_environment().ready();
-    let mut said: BTreeSet<String> = BTreeSet::new();
-    loop {
-        let (now, pause) = match fetch(group) {
-            Ok(report) => (report.lines(group), EVERY),
-            Err(error) => ([format!("passwords are not refreshed: {error:#}")].into(), AGAIN),
-        };
-        now.difference(&said).for_each(|line| println!("{line}"));
-        said = now;
-        let timeout = PollTimeout::try_from(pause.as_millis()).unwrap_or(PollTimeout::MAX);
-        let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout);
-        if signals.next().is_some() {
-            return Ok(());
+/// Log-on works without it, as long as headquarters answers.
+fn look(group: &str) -> Findings {
+    match fetch(group) {
+        Ok(report) => {
+            let status = report.problems.first().cloned().unwrap_or_default();
+            Findings { lines: report.lines(group), status, pause: EVERY }
+        }
+        Err(error) => {
+            let line = format!("passwords are not refreshed: {error:#}");
+            Findings { status: line.clone(), lines: [line].into(), pause: AGAIN }
         }
     }
 }
