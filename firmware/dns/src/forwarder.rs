@@ -42,6 +42,9 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 const FAILURE_LIFETIME: Duration = Duration::from_secs(5);
 /// How long silence is remembered: the least RFC 9520 §3.2 allows, because lines come back.
 const SILENCE_LIFETIME: Duration = Duration::from_secs(1);
+/// How long an answer of this machine's own server is given without asking again: what has changed there is seen at once, and
+/// what was known still answers while that server is away.
+const LIFETIME_OF_HERE: Duration = Duration::from_secs(1);
 /// Datagrams that do not belong to the question before an attempt is given up as under attack (RFC 5452 §9.3).
 const MAX_STRAYS: u32 = 8;
 
@@ -473,7 +476,10 @@ impl Forwarder {
     fn deliver(&mut self, now: Instant, number: u64, exchange: Exchange, answer: &Answer) {
         let key = exchange.question.key();
         if let Some(lifetime_s) = answer.lifetime_s.filter(|_| exchange.epoch == self.epoch) {
-            let lifetime = Duration::from_secs(u64::from(lifetime_s));
+            let mut lifetime = Duration::from_secs(u64::from(lifetime_s));
+            if self.routes.is_here(&exchange.question.qname) {
+                lifetime = lifetime.min(LIFETIME_OF_HERE);
+            }
             self.cache.insert(now, exchange.hash, key, &answer.wire, &answer.ttl_at, lifetime);
         }
         let stored = Stored { wire: &answer.wire, ttl_at: &answer.ttl_at };

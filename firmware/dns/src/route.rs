@@ -68,6 +68,12 @@ impl Routes {
         zone.map_or(&mut self.general, |(_, upstreams)| upstreams)
     }
 
+    /// Whether `name` is in a forward zone that this machine's own servers have: asking them costs nothing.
+    pub(crate) fn is_here(&self, name: &Name) -> bool {
+        let zone = self.zones.iter().find(|(apex, _)| name.offset_of(apex).is_some());
+        zone.is_some_and(|(_, upstreams)| upstreams.addresses().all(|address| address.ip().is_loopback()))
+    }
+
     /// Whether `name` is in a forward zone whose servers have all been silent for a while.
     pub(crate) fn is_silent(&mut self, now: std::time::Instant, name: &Name) -> bool {
         self.zone_of(name).is_some() && self.of(name).all_rest(now)

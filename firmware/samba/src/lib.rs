@@ -19,6 +19,7 @@
 //!   Nobody but Samba reaches these files, so POSIX permissions have no say in it.
 //! - Snapshots lie beside the shares, not in them, so that no user sees, renames or searches them.
 
+mod backup;
 mod join_failure;
 pub mod ldif;
 mod ports;
@@ -28,6 +29,7 @@ mod setup;
 mod share;
 mod smb_conf;
 
+pub use backup::{BACKUPS, database_of, keep_words, restore_words};
 pub use join_failure::JoinFailure;
 pub use ports::{DNS_PORT, RPC_PORTS};
 pub use resolution::{hosts, krb5_conf, nsswitch_conf, resolv_conf};
@@ -56,7 +58,8 @@ fn realm(samba: &Samba) -> String {
 }
 
 /// The box's NetBIOS name.
-fn netbios_name(site: &Site) -> String {
+#[must_use]
+pub fn netbios_name(site: &Site) -> String {
     site.office.host_name.to_ascii_uppercase()
 }
 

@@ -1,10 +1,12 @@
 //! What an office expects of its domain controller.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
+use qemu_tests::peers;
 
 use super::branch;
 use super::headquarters::{BOX, Headquarters, PASSWORD};
@@ -15,9 +17,10 @@ const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) type Scenario = fn(&Path, &Path) -> Result<()>;
 
 /// All of them.
-pub(crate) const SCENARIOS: [(&str, Scenario); 4] = [
+pub(crate) const SCENARIOS: [(&str, Scenario); 5] = [
     ("a-domain-from-a-site-file", a_domain_from_a_site_file),
     ("a-domain-is-never-overwritten", a_domain_is_never_overwritten),
+    ("a-domain-from-its-backup", a_domain_from_its_backup),
     ("a-branch-joins-as-member", branch::joins_as_member),
     ("a-branch-joins-as-rodc", branch::joins_as_rodc),
 ];
@@ -133,4 +136,65 @@ fn a_domain_is_never_overwritten(directory: &Path, program: &Path) -> Result<()>
     let took = headquarters.stop()?;
     ensure!(took < Duration::from_secs(20), "{took:?}");
     Ok(())
+}
+
+/// Made anew from a file, under its own name, with those who were there; what is no backup changes nothing.
+fn a_domain_from_its_backup(directory: &Path, program: &Path) -> Result<()> {
+    let mut headquarters = Headquarters::prepare(directory, program)?;
+    // It ends with this process. Samba asks it before it enters itself into the domain's DNS.
+    let _dnsd = headquarters.start_dnsd()?;
+    headquarters.start()?;
+    let backups = directory.join("state/backup");
+    headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
+    headquarters.exec(&["samba-tool", "domain", "backup", "offline", "--targetdir=/var/backup"])?;
+    let backup = fs::read_dir(&backups)?.next().context("no backup")??.file_name();
+    let backup = backup.to_str().context("its name")?.to_owned();
+    headquarters.exec(&["samba-tool", "user", "delete", "anna"])?;
+    headquarters.exec(&["samba-tool", "user", "add", "berta", PASSWORD])?;
+
+    fs::write(backups.join("garbage.tar.bz2"), "no archive")?;
+    restore(&mut headquarters, "garbage.tar.bz2")?;
+    ensure!(headquarters.log().contains("The domain is as it was"), "{}", headquarters.log());
+    let users = headquarters.exec(&["samba-tool", "user", "list"])?;
+    ensure!(users.lines().any(|user| user == "berta"), "{users}");
+
+    let took = restore(&mut headquarters, &backup)?;
+    println!("samba: a domain restored and served after {:.1} s", took.as_secs_f32());
+    ensure!(headquarters.log().contains("restored the domain from"), "{}", headquarters.log());
+    logs_on(&headquarters)?;
+    is_found(&headquarters)?;
+    let users = headquarters.exec(&["samba-tool", "user", "list"])?;
+    ensure!(!users.lines().any(|user| user == "berta"), "{users}");
+    let controllers = headquarters.exec(&["samba-tool", "computer", "list"])?;
+    ensure!(controllers.trim() == "HQ$", "{controllers}");
+    headquarters.exec(&["samba-tool", "user", "add", "carl", PASSWORD])?;
+    headquarters.exec(&["samba-tool", "dbcheck", "--cross-ncs"])?;
+    headquarters.stop()?;
+    headquarters.start()?;
+    logs_on(&headquarters)?;
+    headquarters.stop().map(drop)
+}
+
+/// It enters itself into the domain's DNS, some moments after its start, and is the only one in there.
+fn is_found(headquarters: &Headquarters) -> Result<()> {
+    let tools = peers::tool_set("peers")?;
+    let began = Instant::now();
+    loop {
+        let mut dig = tools.command("dig")?;
+        dig.args(["+short", "-p", "5300", "@127.0.0.1", "_ldap._tcp.dc._msdcs.ad.office.internal", "SRV"]);
+        dig.args(["hq.ad.office.internal", "A"]);
+        let found = String::from_utf8_lossy(&dig.output()?.stdout).into_owned();
+        if found.lines().collect::<Vec<_>>() == ["0 100 389 hq.ad.office.internal.", BOX] {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LOG_ON_LIMIT, "DNS has {found:?}: {}", headquarters.log());
+        // The pause between two looks.
+        headquarters.exec(&["samba-tool", "user", "list"])?;
+    }
+}
+
+fn restore(headquarters: &mut Headquarters, backup: &str) -> Result<Duration> {
+    headquarters.exec(&["/proc/self/exe", "component", "restore", backup])?;
+    headquarters.stop()?;
+    headquarters.start()
 }

@@ -13,11 +13,13 @@ use nix::unistd::{chdir, chroot};
 
 use super::outside::pid_inside;
 use super::runner::{capabilities_of_tools, environment};
-use super::samba::passwords;
+use super::samba::{self, passwords, restore};
 use super::{INSIDE, join, manifest, service, snapshots};
 
 /// What is done from outside, because no tool inside could.
 const SNAPSHOT: &str = "snapshot";
+/// The whole domain as one file.
+const BACKUP: &str = "backup";
 /// Name spaces to enter, the one for mounts last: then this process sees no paths of its own any more.
 const SPACES: [(&str, CloneFlags); 5] = [
     ("net", CloneFlags::CLONE_NEWNET),
@@ -46,9 +48,14 @@ pub(super) fn preload(args: &[String]) -> anyhow::Result<()> {
         [flag, run] if flag == "--run" => run,
         _ => bail!("usage: kontor component preload --run DIR"),
     };
-    enter(pid_inside(Path::new(run))?)?;
+    own(Path::new(run), &[passwords::ARGUMENT, passwords::ONCE])
+}
+
+/// This program in the component, which has this subcommand; ends with its exit code.
+fn own(run: &Path, words: &[&str]) -> anyhow::Result<()> {
+    enter(pid_inside(run)?)?;
     let mut command = Command::new("/proc/self/exe");
-    command.args(["component", passwords::ARGUMENT, passwords::ONCE]);
+    command.arg("component").args(words);
     finish(command, &manifest(Path::new("/"))?)
 }
 
@@ -78,6 +85,15 @@ pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
     match words {
         [word, rest @ ..] if word == "join" => return join::run(&[&run, rest].concat()),
         [word] if word == "preload" => return preload(&run),
+        [word] if word == BACKUP => {
+            let flags = run.into_iter().chain(["--".to_owned()]);
+            return self::run(&flags.chain(samba::backup()).collect::<Vec<_>>());
+        }
+        [word, rest @ ..] if word == restore::ARGUMENT => {
+            let rest = rest.iter().map(String::as_str);
+            let words: Vec<&str> = [restore::ARGUMENT].into_iter().chain(rest).collect();
+            return own(&service::run_directory(component), &words);
+        }
         _ => {}
     }
     let flags = run.into_iter().chain(["--".to_owned()]);

@@ -82,7 +82,7 @@ struct Runner {
     channel: UnixStream,
     logs: Vec<Log>,
     said_ready: bool,
-    /// What services of this program have to say of themselves.
+    /// What is wrong with services, and what those of this program have to say; empty when nothing.
     told: BTreeMap<Id, String>,
     stopped: bool,
     next_sign: Duration,
@@ -226,10 +226,11 @@ impl Runner {
                 Output::Kill(id) => self.pid(id).into_iter().for_each(kill_session),
                 Output::Failure { id, reason } => {
                     self.say(id, &format!("error: {reason}"));
-                    self.tell(&format!("STATUS={}: {reason}", self.services[id].name));
+                    self.remember(id, &format!("{}: {reason}", self.services[id].name));
                 }
                 Output::Recovered { id, after } => {
                     self.say(id, &format!("ready again after {} ms", after.as_millis()));
+                    self.remember(id, "");
                 }
                 Output::AllStopped => self.stopped = true,
                 Output::Finished { .. } | Output::Proven => {}

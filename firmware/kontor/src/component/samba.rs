@@ -24,6 +24,8 @@ mod identity;
 mod join;
 pub(super) mod passwords;
 mod recurring;
+pub(super) mod restore;
+mod swap;
 mod tool;
 
 pub(super) use counter::{ANSWER_END, COUNTER};
@@ -88,6 +90,12 @@ pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
     kontor_samba::directories(samba).iter().try_for_each(make_directory)
 }
 
+/// The command that makes a backup of the domain.
+pub(super) fn backup() -> Vec<String> {
+    let smb_conf = Path::new(super::office::DIRECTORY).join(SMB_CONF);
+    kontor_samba::keep_words(&smb_conf, Path::new(kontor_samba::BACKUPS))
+}
+
 /// By what LDAP clients may call this domain controller, or any of its domain.
 fn names(site: &Site, samba: &Samba) -> BTreeSet<String> {
     let host = &site.office.host_name;
@@ -129,7 +137,8 @@ fn come_into_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
     let wanted = Identity::wanted(site, samba);
     if let Some(present) = identity::identity()? {
         identity::finish()?;
-        return present.must_be(&wanted);
+        present.must_be(&wanted)?;
+        return if samba.role == SambaRole::Dc { restore::carry_out(site, samba) } else { Ok(()) };
     }
     if identity::is_unfinished() {
         println!("an earlier attempt to make or join the domain was cut short; beginning anew");

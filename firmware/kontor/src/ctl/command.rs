@@ -98,7 +98,8 @@ const TOPICS: &[(&str, &str)] = &[
         SAMBA,
         "usage: samba [samba-tool | net | wbinfo | smbstatus | smbclient | ldbsearch | tdbbackup] ARGUMENTS\n\n\
          Runs one of Samba's tools where Samba runs; without the name of one, samba-tool. Each has a --help of its own after\n\
-         its name. `samba snapshot` makes a previous version of every share that has them, now.\n\nexample: kontor ctl samba user list\n",
+         its name. `samba snapshot` makes a previous version of every share that has them, `samba backup` one file of the\n\
+         whole domain, `samba restore FILE` a domain of that.\n\nexample: kontor ctl samba user list\n",
     ),
     (
         "restart",

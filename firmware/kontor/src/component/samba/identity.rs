@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use kontor_config::Site;
-use kontor_config::site::Samba;
+use kontor_config::site::{Samba, SambaRole};
 use kontor_sys::file::write_durable;
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,11 @@ impl Identity {
             domain: samba.domain.clone(),
             host_name: site.office.host_name.clone(),
         }
+    }
+
+    /// Whether the domain has its home here.
+    pub(super) fn is_domain_controller(&self) -> bool {
+        self.role == role(SambaRole::Dc)
     }
 
     /// # Errors
