@@ -31,6 +31,7 @@ pub mod disk;
 pub mod dns;
 pub mod guard;
 pub mod isp;
+mod ms_sntp;
 pub mod namespace;
 pub mod noise;
 pub mod pc;

@@ -173,14 +173,22 @@ impl OfficePc {
     /// # Errors
     /// When the PC has no address or route.
     pub fn ask(&mut self, server: Ipv4Addr, query: Vec<u8>, transport: Transport) -> Result<Pending> {
-        let (socket, message) = match transport {
-            Transport::Udp => (self.stack.udp(None)?, query),
-            Transport::Tcp => {
-                let length = u16::try_from(query.len())?.to_be_bytes();
-                (self.stack.connect(server, 53)?, [&length[..], &query].concat())
-            }
-        };
+        if transport == Transport::Udp {
+            return self.ask_datagram(server, 53, query);
+        }
+        let length = u16::try_from(query.len())?.to_be_bytes();
+        let (socket, message) = (self.stack.connect(server, 53)?, [&length[..], &query].concat());
         let server = IpEndpoint::new(IpAddress::Ipv4(server), 53);
+        Ok(Pending { socket, server, transport, unsent: Some(message), received: Vec::new() })
+    }
+
+    /// Sends a datagram to a service that answers with another.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn ask_datagram(&mut self, server: Ipv4Addr, port: u16, message: Vec<u8>) -> Result<Pending> {
+        let server = IpEndpoint::new(IpAddress::Ipv4(server), port);
+        let (socket, transport) = (self.stack.udp(None)?, Transport::Udp);
         Ok(Pending { socket, server, transport, unsent: Some(message), received: Vec::new() })
     }
 

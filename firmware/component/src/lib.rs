@@ -11,7 +11,7 @@ pub mod verity;
 
 pub use capability::Capability;
 pub use manifest::{
-    Error, Kind, MANIFEST_PATH, Manifest, OperatorCommand, Port, Protocol, Ready, SCHEMA, Service,
+    Error, Kind, MANIFEST_PATH, Manifest, Meeting, OperatorCommand, Port, Protocol, Ready, SCHEMA, Service,
     StateDirectory,
 };
 pub use shipped::{SHIPPED_DIRECTORY, Seal, Shipped};

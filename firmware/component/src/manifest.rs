@@ -27,6 +27,9 @@ pub struct Manifest {
     /// What of it is writable and survives.
     #[serde(default)]
     pub state: Vec<StateDirectory>,
+    /// Where it meets daemons of the box.
+    #[serde(default)]
+    pub meeting: Vec<Meeting>,
     /// Its services, in start order.
     pub service: Vec<Service>,
     /// What it listens on.
@@ -48,6 +51,18 @@ pub struct StateDirectory {
     /// Octal.
     #[serde(default = "directory_mode")]
     pub mode: String,
+}
+
+/// A directory in RAM for sockets, which the component and a daemon of the box both see.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Meeting {
+    /// Its name below the component's run directory on the box.
+    pub name: String,
+    /// Absolute path in the component, below /run.
+    pub path: String,
+    /// The base's group that may enter; nobody else may.
+    pub group: u32,
 }
 
 /// One service.
@@ -200,6 +215,7 @@ impl Manifest {
         }
         check_name("component", &self.name)?;
         self.validate_state()?;
+        self.meeting.iter().try_for_each(Meeting::validate)?;
         let mut earlier = BTreeSet::new();
         for service in &self.service {
             service.validate(&earlier)?;
@@ -250,6 +266,17 @@ impl Manifest {
 
 fn in_role(roles: &[String], role: &str) -> bool {
     roles.is_empty() || roles.iter().any(|one| one == role)
+}
+
+impl Meeting {
+    fn validate(&self) -> Result<(), Error> {
+        check_name("meeting", &self.name)?;
+        check_path(&self.path)?;
+        match self.path.starts_with("/run/") {
+            true => Ok(()),
+            false => invalid(format!("meeting {:?}: {:?} is not below /run", self.name, self.path)),
+        }
+    }
 }
 
 impl StateDirectory {
@@ -359,6 +386,8 @@ mod tests {
         refused(HEAD, "missing field `service`");
         refused(&format!("service = []\n{HEAD}"), "a component needs a [[service]]");
         refused(&format!("{HEAD}{SERVICE}{SERVICE}"), "two services are called \"smbd\"");
+        let meeting = "[[meeting]]\nname = 'time'\npath = '/var/lib/time'\ngroup = 204\n";
+        refused(&format!("{HEAD}{meeting}{SERVICE}"), "\"/var/lib/time\" is not below /run");
         refused(&format!("{HEAD}{SERVICE}after = ['nmbd']"), "which is not declared before it");
         refused(&format!("{HEAD}{}", SERVICE.replace("/usr/sbin/smbd", "smbd")), "is not an absolute path");
         refused(&format!("{HEAD}[[service]]\nname = 'x'\ncommand = []"), "command is empty");

@@ -44,7 +44,8 @@ const DOMAIN_CONTROLLER: &[(&str, &str)] = &[
     ("tls keyfile", "/var/lib/samba/private/tls/key.pem"),
     ("tls certfile", "/var/lib/samba/private/tls/cert.pem"),
     ("tls cafile", "/var/lib/samba/private/tls/ca.pem"),
-    ("ntp signd socket directory", "/var/lib/samba/ntp_signd"),
+    // Where the box's time service has answers to members of the domain signed.
+    ("ntp signd socket directory", "/run/ntp_signd"),
     // Also of sysvol: `security.NTACL` would need CAP_SYS_ADMIN, which is most of what root may.
     ("acl_xattr:security_acl_name", "user.NTACL"),
 ];

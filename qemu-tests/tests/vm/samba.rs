@@ -17,6 +17,8 @@ const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
 const FLIPPED_AT: u64 = (1 << 20) + 1234;
+/// Relative identifier of a new domain's first account but for the built-in ones: the domain controller's.
+const OWN_ACCOUNT: u32 = 1000;
 const PASSWORD: &str = "Correct-Horse-7";
 const SAMBA: &str = r#"
 [samba]
@@ -64,6 +66,7 @@ pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     speaks_smb(&scene, world)?;
     shell(&scene, world, &format!("kontor ctl samba user add anna {PASSWORD}"))?;
     previous_versions(&scene, world)?;
+    world.eventually(START_LIMIT, |world| world.signed_time(scene.office.pc, BOX, OWN_ACCOUNT))?;
     let used = scene.shell(world, "cat /sys/fs/cgroup/kontor/samba/memory.current")?;
     println!("samba in a machine: {} bytes of memory", used.trim());
 

@@ -57,7 +57,9 @@ enum End {
 /// Runs the component until it ends, SIGTERM comes, or the site file has nothing for it any more. When the site file says
 /// something else, it is stopped and started with that.
 pub(super) fn run(places: &Places, follow: Follow) -> anyhow::Result<()> {
-    [&places.state, &places.run].into_iter().try_for_each(|directory| private_directory(directory))?;
+    private_directory(&places.state, 0o700)?;
+    // Daemons of the box pass through to where they meet the component.
+    private_directory(&places.run, 0o711)?;
     // The number of the process inside is in there: one holder, one number.
     let _run = hold(&places.run)?;
     let handled = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGHUP];
@@ -111,9 +113,9 @@ fn has_changed(places: &Places, office: &Office) -> bool {
 }
 
 /// Files in there may be set-id, and are a component's business alone: nobody else gets at them.
-fn private_directory(directory: &Path) -> anyhow::Result<()> {
+fn private_directory(directory: &Path, mode: u32) -> anyhow::Result<()> {
     let made = fs::create_dir_all(directory);
-    let private = fs::Permissions::from_mode(0o700);
+    let private = fs::Permissions::from_mode(mode);
     made.and_then(|()| fs::set_permissions(directory, private))
         .with_context(|| format!("cannot make {}", directory.display()))
 }

@@ -3,11 +3,11 @@
 //! Runs as process 1 of a component; afterwards nothing of the box's own file systems can be reached.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::Context;
-use kontor_component::Manifest;
+use kontor_component::{Manifest, Meeting};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root, sethostname};
@@ -34,11 +34,17 @@ pub(super) fn leave_the_box() -> anyhow::Result<()> {
     none("/", MsFlags::MS_REC | MsFlags::MS_PRIVATE)
 }
 
-/// Makes `root` the root of a process that has left the box, with the manifest's state directories from `state` in it.
+/// Makes `root` the root of a process that has left the box, with the manifest's state directories from `state` in it, and
+/// from `run` those where it meets the box.
 ///
 /// # Errors
 /// The kernel's, and when a mount point is missing in the image.
-pub(super) fn enter(root: &Path, state: &Path, manifest: &Manifest, host_name: &str) -> anyhow::Result<()> {
+pub(super) fn enter(
+    root: &Path,
+    (state, run): (&Path, &Path),
+    manifest: &Manifest,
+    host_name: &str,
+) -> anyhow::Result<()> {
     bind(root, root, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     for directory in &manifest.state {
         let source = state.join(&directory.name);
@@ -57,6 +63,7 @@ pub(super) fn enter(root: &Path, state: &Path, manifest: &Manifest, host_name: &
         bind(path, path, plain | MsFlags::MS_RDONLY)?;
     }
     fresh("tmpfs", &inside(root, "/run"), plain, RUN_LIMIT)?;
+    manifest.meeting.iter().try_for_each(|meeting| meet(root, run, meeting))?;
     fresh("tmpfs", &inside(root, "/tmp"), plain, TMP_LIMIT)?;
     sethostname(host_name).context("the host name")?;
     chdir(root).with_context(|| root.display().to_string())?;
@@ -64,6 +71,22 @@ pub(super) fn enter(root: &Path, state: &Path, manifest: &Manifest, host_name: &
     pivot_root(".", ".").context("cannot change the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("cannot let the old root go")?;
     chdir("/").context("/")
+}
+
+/// What an earlier run has left in it is in the way: a socket is bound to a free name only.
+fn meet(root: &Path, run: &Path, meeting: &Meeting) -> anyhow::Result<()> {
+    let (source, target) = (run.join(&meeting.name), inside(root, &meeting.path));
+    let made = || -> std::io::Result<()> {
+        if source.exists() {
+            fs::remove_dir_all(&source)?;
+        }
+        fs::create_dir(&source)?;
+        chown(&source, None, Some(meeting.group))?;
+        fs::set_permissions(&source, fs::Permissions::from_mode(0o750))?;
+        fs::create_dir_all(&target)
+    };
+    made().with_context(|| source.display().to_string())?;
+    bind(&source, &target, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC)
 }
 
 fn inside(root: &Path, path: &str) -> std::path::PathBuf {

@@ -50,7 +50,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     root::leave_the_box()?;
     let root = places.root.mount(&places.run)?;
     let manifest = manifest(&root)?;
-    root::enter(&root, &places.state, &manifest, &office.host_name)?;
+    root::enter(&root, (&places.state, &places.run), &manifest, &office.host_name)?;
     office.write_files(Path::new(office::DIRECTORY))?;
     let mut runner = Runner::new(manifest.services(&office.role), signals, channel)?;
     if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.notify, &runner.channel)? {

@@ -28,6 +28,8 @@ use render::Places;
 /// The supervisor expects a sign of life every five seconds.
 const HEARTBEAT_MS: u16 = 2000;
 const HANDLED: [Signal; 4] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD];
+/// Where the component samba meets chronyd, see its manifest.
+const SIGNING: &str = "samba/ntp-signd";
 
 /// Options beside those of [`Paths`]: `--chronyd FILE`, `--user NAME`, and `--dry` (the clock is left alone).
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -146,7 +148,8 @@ impl Daemon {
         let net = std::fs::read(self.paths.net_status()).ok();
         let net = net.and_then(|json| serde_json::from_slice::<NetStatus>(&json).ok());
         let state = Some(state_directory(&self.paths)).filter(|directory| directory.is_dir());
-        render::render(&self.site, net.as_ref(), &Places { run: self.run_directory(), state })
+        let signing = self.paths.run.join(SIGNING);
+        render::render(&self.site, net.as_ref(), &Places { run: self.run_directory(), state, signing })
     }
 
     fn run_directory(&self) -> PathBuf {

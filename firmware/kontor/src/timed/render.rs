@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kontor_config::Site;
-use kontor_config::site::Zone;
+use kontor_config::site::{Samba, SambaRole, Zone};
 use kontor_status::{NetStatus, WanLease, WanState};
 
 /// The public pool, for offices whose provider announces no NTP server.
@@ -17,6 +17,8 @@ pub(crate) struct Places {
     pub(crate) run: PathBuf,
     /// Durable directory of `timed`; nothing while the disk is not there.
     pub(crate) state: Option<PathBuf>,
+    /// Where Samba signs answers, while it runs as domain controller.
+    pub(crate) signing: PathBuf,
 }
 
 /// Renders `chrony.conf`.
@@ -32,6 +34,7 @@ pub(crate) fn render(site: &Site, net: Option<&NetStatus>, places: &Places) -> S
     sources(&mut text, site, wan);
     clock(&mut text);
     service(&mut text, site);
+    signing(&mut text, site, &places.signing);
     files(&mut text, places);
     text
 }
@@ -73,6 +76,15 @@ fn service(text: &mut String, site: &Site) {
     // heard from any server since boot may believe in 1970 and must not spread that.
     line(text, "# While the line is down the office keeps one time, once it has had the right one.");
     line(text, "local stratum 10 activate 0.5");
+}
+
+/// Windows in a domain takes the time from a domain controller alone, and only with its signature.
+fn signing(text: &mut String, site: &Site, directory: &Path) {
+    let signs = |samba: &Samba| matches!(samba.role, SambaRole::Dc | SambaRole::Rodc);
+    if site.samba.as_ref().is_some_and(signs) {
+        line(text, "\n# For members of the domain ([MS-SNTP]).");
+        line(text, &format!("ntpsigndsocket {}", show(directory)));
+    }
 }
 
 fn files(text: &mut String, places: &Places) {
@@ -122,7 +134,24 @@ mod tests {
     }
 
     fn places(state: Option<&str>) -> Places {
-        Places { run: "/run/kontor/timed".into(), state: state.map(PathBuf::from) }
+        let signing = "/run/kontor/samba/ntp-signd".into();
+        Places { run: "/run/kontor/timed".into(), state: state.map(PathBuf::from), signing }
+    }
+
+    #[test]
+    fn a_domain_controller_signs_for_its_members() {
+        let of = |role: &str| {
+            let table = format!(
+                "[]\n[samba]\nrole = \"{role}\"\nrealm = \"ad.office.internal\"\ndomain = \"OFFICE\"\n"
+            );
+            let servers = if role == "dc" { "" } else { "servers = [\"10.0.0.1\"]\n" };
+            let group = if role == "rodc" { "rodc-group = \"Branch\"\n" } else { "" };
+            render(&site(&format!("{table}{servers}{group}")), None, &places(None))
+        };
+        for role in ["dc", "rodc"] {
+            assert!(of(role).contains("\nntpsigndsocket /run/kontor/samba/ntp-signd\n"), "{role}");
+        }
+        assert!(!of("member").contains("ntpsigndsocket"));
     }
 
     #[test]
