@@ -12,13 +12,15 @@ use crate::office::Office;
 use crate::scene::Scene;
 
 /// A domain is made, or served again, by emulation beside another machine.
-const START_LIMIT: Duration = Duration::from_secs(1200);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(1200);
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
 const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
 const FLIPPED_AT: u64 = (1 << 20) + 1234;
 /// Relative identifier of a new domain's first account but for the built-in ones: the domain controller's.
 const OWN_ACCOUNT: u32 = 1000;
+/// Of the domain, once it is added.
+pub(crate) const USER: &str = "anna";
 const PASSWORD: &str = "Correct-Horse-7";
 const SAMBA: &str = r#"
 [samba]
@@ -31,13 +33,14 @@ write = ["Domain Users"]
 previous-versions = true
 "#;
 
-fn options() -> BoxOptions {
+/// A box that is to be a domain controller, with a root shell.
+pub(crate) fn options() -> BoxOptions {
     let site = format!("{}\n{SAMBA}", site_with_root_shell());
     BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() }
 }
 
 /// Waits in the box, so that asking costs it little.
-fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
+pub(crate) fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
     let state = "kontor ctl status | grep '^samba ' | grep -q ' running '";
     let line = format!("until {state}; do sleep 3; done; echo 'samba'' is up'");
     let gateway = scene.office.gateway;
@@ -52,10 +55,15 @@ fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
 }
 
 /// Runs a line in the root shell that must succeed; what it printed.
-fn shell(scene: &Scene, world: &mut World, line: &str) -> Result<String> {
+pub(crate) fn shell(scene: &Scene, world: &mut World, line: &str) -> Result<String> {
     let said = scene.shell(world, &format!("{line}; echo \"rc $?\""))?;
     ensure!(said.contains("rc 0"), "{line}: {said}");
     Ok(said)
+}
+
+/// Somebody with a file to keep.
+pub(crate) fn add_user(scene: &Scene, world: &mut World) -> Result<()> {
+    shell(scene, world, &format!("kontor ctl samba user add {USER} {PASSWORD}")).map(drop)
 }
 
 /// A domain is made while the office is served; PCs find the file server; killed, and after a power cut, it is back.
@@ -64,7 +72,7 @@ pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     scene.still_serves(world)?;
     wait_until_up(&scene, world)?;
     speaks_smb(&scene, world)?;
-    shell(&scene, world, &format!("kontor ctl samba user add anna {PASSWORD}"))?;
+    add_user(&scene, world)?;
     previous_versions(&scene, world)?;
     world.eventually(START_LIMIT, |world| world.signed_time(scene.office.pc, BOX, OWN_ACCOUNT))?;
     let used = scene.shell(world, "cat /sys/fs/cgroup/kontor/samba/memory.current")?;
@@ -84,7 +92,7 @@ pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     wait_until_up(&scene, world)?;
     speaks_smb(&scene, world)?;
     let users = shell(&scene, world, "kontor ctl samba user list")?;
-    ensure!(users.lines().any(|user| user.trim() == "anna"), "{users}");
+    ensure!(users.lines().any(|user| user.trim() == USER), "{users}");
     is_off_without_its_table(&scene, world)
 }
 
@@ -105,7 +113,7 @@ fn is_off_without_its_table(scene: &Scene, world: &mut World) -> Result<()> {
 }
 
 /// What a PC of the office is offered.
-fn speaks_smb(scene: &Scene, world: &mut World) -> Result<()> {
+pub(crate) fn speaks_smb(scene: &Scene, world: &mut World) -> Result<()> {
     let dialect = world.eventually(START_LIMIT, |world| world.smb_dialect(scene.office.pc, BOX))?;
     ensure!(dialect == SMB_3_1_1, "it speaks {dialect:#06x}");
     Ok(())
@@ -124,10 +132,18 @@ fn previous_versions(scene: &Scene, world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// A PC's program, in the component.
-fn smbclient(scene: &Scene, world: &mut World, commands: &str) -> Result<String> {
-    let client = format!("smbclient //127.0.0.1/team -U anna%{PASSWORD} -c '{commands}'");
-    shell(scene, world, &format!("kontor ctl samba {client}"))
+/// A PC's program, in the component, that must succeed.
+pub(crate) fn smbclient(scene: &Scene, world: &mut World, commands: &str) -> Result<String> {
+    shell(scene, world, &client(commands))
+}
+
+/// The same that may fail; what it said.
+pub(crate) fn smbclient_says(scene: &Scene, world: &mut World, commands: &str) -> Result<String> {
+    scene.shell(world, &client(commands))
+}
+
+fn client(commands: &str) -> String {
+    format!("kontor ctl samba smbclient //127.0.0.1/team -U {USER}%{PASSWORD} -c '{commands}'")
 }
 
 /// One byte of the image is another one: it does not start, the box says so and goes on.

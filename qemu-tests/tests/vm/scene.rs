@@ -82,7 +82,19 @@ impl Scene {
         pattern: &str,
         seen: usize,
     ) -> Result<String> {
-        world.eventually(BACK_LIMIT, |world| {
+        self.wait_for_log_within(world, BACK_LIMIT, service, pattern, seen)
+    }
+
+    /// The same for what takes its time.
+    pub(crate) fn wait_for_log_within(
+        &self,
+        world: &mut World,
+        limit: Duration,
+        service: &str,
+        pattern: &str,
+        seen: usize,
+    ) -> Result<String> {
+        world.eventually(limit, |world| {
             // A message of the kernel may cut the echo of the command anywhere: the quotes in the middle keep
             // every piece of it from reading like a line of the log.
             let (head, tail) = pattern.split_at(pattern.len() / 2);

@@ -52,7 +52,8 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     let manifest = manifest(&root)?;
     root::enter(&root, (&places.state, &places.run), &manifest, &office.host_name)?;
     office.write_files(Path::new(office::DIRECTORY))?;
-    let mut runner = Runner::new(manifest.services(&office.role), signals, channel)?;
+    let notify = NotifySocket::bind(Path::new(NOTIFY_SOCKET))?;
+    let mut runner = Runner::new(manifest.services(&office.role), signals, notify, channel)?;
     if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.notify, &runner.channel)? {
         office::forget_site()?;
         runner.turn_until_stopped();
@@ -90,7 +91,12 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(services: Vec<Service>, signals: Signals, channel: UnixStream) -> anyhow::Result<Self> {
+    fn new(
+        services: Vec<Service>,
+        signals: Signals,
+        notify: NotifySocket,
+        channel: UnixStream,
+    ) -> anyhow::Result<Self> {
         if services.is_empty() {
             bail!("no service of this component runs in this role");
         }
@@ -100,7 +106,7 @@ impl Runner {
             supervisor: Supervisor::new(specs, seed)?,
             services,
             signals,
-            notify: NotifySocket::bind(Path::new(NOTIFY_SOCKET))?,
+            notify,
             channel,
             logs: Vec::new(),
             said_ready: false,
@@ -396,5 +402,60 @@ fn capability(wanted: &kontor_component::Capability) -> Capability {
         Wanted::SysChroot => Capability::SysChroot,
         Wanted::SysNice => Capability::SysNice,
         Wanted::SysResource => Capability::SysResource,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontor_supervise::Exit;
+
+    use super::*;
+
+    const MANIFEST: &str = "schema = 1\nname = 'some'\nmemory-mib = 8\nprocesses = 8\n\
+        [[service]]\nname = 'one'\ncommand = ['/bin/true']\n";
+    const NOW: Duration = Duration::from_secs(1);
+    /// Nobody's: above what Linux gives (proc(5), `pid_max`).
+    const PID: u32 = 1 << 23;
+
+    fn runner(scratch: &Path) -> (Runner, UnixStream) {
+        let services = Manifest::parse(MANIFEST).unwrap().services("any");
+        let (channel, outside) = UnixStream::pair().unwrap();
+        channel.set_nonblocking(true).unwrap();
+        outside.set_nonblocking(true).unwrap();
+        let notify = NotifySocket::bind(&scratch.join("notify.sock")).unwrap();
+        (Runner::new(services, Signals::new(&[]).unwrap(), notify, channel).unwrap(), outside)
+    }
+
+    fn heard(mut outside: &UnixStream) -> String {
+        let mut said = [0; 1024];
+        let length = outside.read(&mut said).unwrap_or(0);
+        String::from_utf8_lossy(&said[..length]).into_owned()
+    }
+
+    /// The service is started, without a process, and says that it is ready.
+    fn come_up(runner: &mut Runner, pid: u32) {
+        runner.supervisor.handle_timeout(NOW);
+        while runner.supervisor.poll_output().is_some() {}
+        runner.supervisor.spawned(NOW, 0, pid);
+        runner.report(NOW);
+        runner.supervisor.handle_message(NOW, 0, Message::Ready);
+        runner.obey(NOW);
+        runner.report(NOW);
+    }
+
+    #[test]
+    fn what_was_said_of_a_failure_is_taken_back_when_all_are_up_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (mut runner, outside) = runner(scratch.path());
+        come_up(&mut runner, PID);
+        assert_eq!(heard(&outside), "WATCHDOG=1\nREADY=1\n");
+        runner.report(NOW);
+        assert_eq!(heard(&outside), "");
+        runner.supervisor.handle_exit(NOW, PID, Exit::Code(1));
+        runner.obey(NOW);
+        runner.report(NOW);
+        assert_eq!(heard(&outside), "STATUS=one: exited with code 1\n");
+        come_up(&mut runner, PID + 1);
+        assert_eq!(heard(&outside), "STATUS=\n");
     }
 }

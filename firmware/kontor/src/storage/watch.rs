@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use kontor_boot::PartitionKind;
 use kontor_boot::health::{Action, Health, Mount, Observation, Trouble};
-use kontor_status::paths;
+use kontor_status::{StorageStatus, paths};
 use kontor_sys::notify::Notifier;
 use kontor_sys::uevent::{UeventSocket, wait_readable};
 use nix::mount::{MntFlags, umount2};
@@ -129,24 +129,26 @@ impl Watcher {
     fn attach(&mut self) {
         self.disk = None;
         eprintln!("a disk of Kontor's is there: bringing it up");
-        if let Err(error) = control::ask(Path::new(paths::INIT_SOCKET), "restart storage") {
-            eprintln!("error: {error:#}");
-        }
+        ask("restart storage");
     }
 
-    /// `data` that has given up costs components, not the gateway: it stays as it is until the next start.
+    /// `data` that has given up costs components, not the gateway: it stays as it is until somebody makes it writable, which
+    /// components need not find out by trying.
     fn tell_of_data(&mut self) {
-        if self.data_told || state_of(paths::DATA) != Mount::ReadOnly {
+        let data = state_of(paths::DATA);
+        let given_up = data == Mount::ReadOnly;
+        // Whoever brings a disk up anew says anew how it is.
+        if std::mem::replace(&mut self.data_told, given_up) == given_up || data == Mount::Absent {
             return;
         }
-        self.data_told = true;
-        eprintln!("error: {DATA_GIVEN_UP}");
-        let published = change_status(|status| {
-            status.data_mounted = false;
-            status.problems.push(DATA_GIVEN_UP.to_owned());
-        });
-        if let Err(error) = published {
+        if let Err(error) = change_status(|status| say_of_data(status, given_up)) {
             eprintln!("error: {error:#}");
+        }
+        if given_up {
+            eprintln!("error: {DATA_GIVEN_UP}");
+        } else {
+            eprintln!("the data file system is writable again: starting components");
+            ask("restart components");
         }
     }
 
@@ -164,6 +166,19 @@ impl Watcher {
             eprintln!("error: {error:#}");
         }
     }
+}
+
+/// Of PID 1.
+fn ask(request: &str) {
+    if let Err(error) = control::ask(Path::new(paths::INIT_SOCKET), request) {
+        eprintln!("error: {error:#}");
+    }
+}
+
+fn say_of_data(status: &mut StorageStatus, given_up: bool) {
+    status.data_mounted = !given_up;
+    status.problems.retain(|problem| problem != DATA_GIVEN_UP);
+    status.problems.extend(given_up.then(|| DATA_GIVEN_UP.to_owned()));
 }
 
 /// Storage's own problems stay; ours is the first of them, or none.
@@ -220,6 +235,18 @@ pub(super) fn mount_state<'a>(mountinfo: &'a str, target: &str) -> Option<(&'a s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_that_writes_again_takes_back_what_was_said_of_it_alone() {
+        let other = "seed: nonsense".to_owned();
+        let mut status =
+            StorageStatus { data_mounted: true, problems: vec![other.clone()], ..StorageStatus::default() };
+        let before = status.clone();
+        say_of_data(&mut status, true);
+        assert_eq!((status.data_mounted, status.problems.len()), (false, 2));
+        say_of_data(&mut status, false);
+        assert_eq!(status, before);
+    }
 
     #[test]
     fn the_file_system_s_own_options_count() {
