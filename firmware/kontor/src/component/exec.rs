@@ -70,7 +70,7 @@ fn finish(mut command: Command, manifest: &Manifest) -> anyhow::Result<()> {
 }
 
 /// Runs a tool of a component of this box for an operator: one of its commands, or without the name of one, its first.
-/// Nothing else: that takes a root shell. `join USER` and `preload` are the firmware's own.
+/// Nothing else: that takes a root shell. `join USER`, `preload`, `snapshot`, `backup` and `restore` are the firmware's own.
 pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
     if words == [SNAPSHOT] {
         return snapshots::run(component);
@@ -86,6 +86,7 @@ pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
         [word, rest @ ..] if word == "join" => return join::run(&[&run, rest].concat()),
         [word] if word == "preload" => return preload(&run),
         [word] if word == BACKUP => {
+            ensure!(!is_preparing(&service::run_directory(component))?, "{component} is not ready yet");
             let flags = run.into_iter().chain(["--".to_owned()]);
             return self::run(&flags.chain(samba::backup()).collect::<Vec<_>>());
         }
@@ -99,6 +100,12 @@ pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
     let flags = run.into_iter().chain(["--".to_owned()]);
     let words: Vec<String> = flags.into_iter().chain(first).chain(words.iter().cloned()).collect();
     self::run(&words).with_context(|| format!("{component} (`status` and `logs {component}` say how it is)"))
+}
+
+/// Whether it still has the site file, which is nobody's business later, and in no backup.
+fn is_preparing(run: &Path) -> anyhow::Result<bool> {
+    let directory = PathBuf::from(format!("/proc/{}/root", pid_inside(run)?)).join("run/kontor");
+    Ok(directory.join(super::office::SITE).exists())
 }
 
 /// This process joins the component, but for its children's name space for processes.

@@ -10,7 +10,7 @@ use kontor_config::{Board, Site};
 use super::{Places, samba};
 
 /// The site file inside the component, and the board it is for: what runs in there reads them once more.
-const SITE: &str = "site.toml";
+pub(super) const SITE: &str = "site.toml";
 const BOARD: &str = "board.toml";
 /// Where all files are.
 pub(super) const DIRECTORY: &str = "/run/kontor";

@@ -156,7 +156,6 @@ fn attend(
     notifier.status(&format!("starting as {role}"));
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let mut channel = Some(channel);
-    let mut hears = Hears { notifier, role, serves: false };
     let mut told: Option<(Instant, End)> = None;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -173,7 +172,7 @@ fn attend(
         let deadlines = [told.as_ref().map(|(deadline, _)| *deadline), hourly.due];
         wait(signals, channel, deadlines.into_iter().flatten().min());
         // Closed before everybody in there is gone, which may take a while on a disk that hangs.
-        channel = channel.filter(|channel| hears.pass_on(channel));
+        channel = channel.filter(|channel| pass_on(channel, &notifier));
         for signal in signals.by_ref() {
             let why = match signal {
                 Signal::SIGCHLD => continue,
@@ -232,40 +231,18 @@ fn wait(signals: &Signals, channel: Option<&UnixStream>, deadline: Option<Instan
     let _ = poll(&mut fds, timeout);
 }
 
-/// What the process inside says, for the supervisor.
-struct Hears<'a> {
-    notifier: Notifier,
-    role: &'a str,
-    serves: bool,
-}
-
-impl Hears<'_> {
-    /// False when nothing will come any more.
-    fn pass_on(&mut self, mut channel: &UnixStream) -> bool {
-        let mut said = [0; 4096];
-        let Ok(length) = channel.read(&mut said) else { return true };
-        for message in Message::parse(&said[..length]) {
-            match message {
-                Message::Ready => {
-                    self.serves = true;
-                    self.status("");
-                    self.notifier.ready();
-                }
-                Message::Watchdog => self.notifier.watchdog(),
-                Message::Status(text) => self.status(&text),
-            }
-        }
-        length > 0
-    }
-
-    /// Once it serves, that is the first thing to know.
-    fn status(&self, text: &str) {
-        match (self.serves, text) {
-            (false, text) => self.notifier.status(text),
-            (true, "") => self.notifier.status(&format!("serves as {}", self.role)),
-            (true, text) => self.notifier.status(&format!("serves as {}; {text}", self.role)),
+/// False when nothing will come any more.
+fn pass_on(mut channel: &UnixStream, notifier: &Notifier) -> bool {
+    let mut said = [0; 4096];
+    let Ok(length) = channel.read(&mut said) else { return true };
+    for message in Message::parse(&said[..length]) {
+        match message {
+            Message::Ready => notifier.ready(),
+            Message::Watchdog => notifier.watchdog(),
+            Message::Status(text) => notifier.status(&text),
         }
     }
+    length > 0
 }
 
 /// The process inside a running component.

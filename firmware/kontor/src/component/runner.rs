@@ -53,7 +53,7 @@ pub(super) fn run(places: &Places) -> anyhow::Result<()> {
     root::enter(&root, (&places.state, &places.run), &manifest, &office.host_name)?;
     office.write_files(Path::new(office::DIRECTORY))?;
     let notify = NotifySocket::bind(Path::new(NOTIFY_SOCKET))?;
-    let mut runner = Runner::new(manifest.services(&office.role), signals, notify, channel)?;
+    let mut runner = Runner::new(&office.role, manifest.services(&office.role), signals, notify, channel)?;
     if setup::before_services(&manifest, &lock, &mut runner.signals, &runner.notify, &runner.channel)? {
         office::forget_site()?;
         runner.turn_until_stopped();
@@ -82,7 +82,9 @@ struct Runner {
     notify: NotifySocket,
     channel: UnixStream,
     logs: Vec<Log>,
+    role: String,
     said_ready: bool,
+    said_status: String,
     /// What is wrong with services, and what those of this program have to say; empty when nothing.
     told: BTreeMap<Id, String>,
     stopped: bool,
@@ -92,6 +94,7 @@ struct Runner {
 
 impl Runner {
     fn new(
+        role: &str,
         services: Vec<Service>,
         signals: Signals,
         notify: NotifySocket,
@@ -109,7 +112,9 @@ impl Runner {
             notify,
             channel,
             logs: Vec::new(),
+            role: role.to_owned(),
             said_ready: false,
+            said_status: String::new(),
             told: BTreeMap::new(),
             stopped: false,
             next_sign: Duration::ZERO,
@@ -184,20 +189,12 @@ impl Runner {
         if let Message::Status(text) = &message
             && self.services[id].command.first().is_some_and(|program| program == OWN_PROGRAM)
         {
-            self.remember(id, text);
+            // What a service of this program has to say is for whoever looks at the box; others say there that they are ready.
+            self.told.insert(id, text.clone());
         }
         if message != Message::Ready || self.services[id].ready.is_notified() {
             self.supervisor.handle_message(now, id, message);
         }
-    }
-
-    /// What a service of this program has to say is for whoever looks at the box; others say there that they are ready.
-    fn remember(&mut self, id: Id, text: &str) {
-        self.told.insert(id, text.to_owned());
-        let told: Vec<&str> =
-            self.told.values().map(String::as_str).filter(|text| !text.is_empty()).collect();
-        let told = told.join("; ");
-        self.tell(&format!("STATUS={told}"));
     }
 
     /// Services that start and are looked at, and their processes.
@@ -232,11 +229,11 @@ impl Runner {
                 Output::Kill(id) => self.pid(id).into_iter().for_each(kill_session),
                 Output::Failure { id, reason } => {
                     self.say(id, &format!("error: {reason}"));
-                    self.remember(id, &format!("{}: {reason}", self.services[id].name));
+                    self.told.insert(id, format!("{}: {reason}", self.services[id].name));
                 }
                 Output::Recovered { id, after } => {
                     self.say(id, &format!("ready again after {} ms", after.as_millis()));
-                    self.remember(id, "");
+                    self.told.remove(&id);
                 }
                 Output::AllStopped => self.stopped = true,
                 Output::Finished { .. } | Output::Proven => {}
@@ -301,11 +298,33 @@ impl Runner {
             self.next_sign = now + SIGN_OF_LIFE;
             self.tell("WATCHDOG=1");
         }
-        let up = |id| matches!(self.supervisor.state(id), State::Running { .. } | State::Done);
-        if !self.said_ready && (0..self.services.len()).all(up) {
+        if !self.said_ready && self.serves() {
             self.said_ready = true;
             self.tell("READY=1");
             let _ = writeln!(io::stdout(), "ready");
+        }
+        let status = self.status();
+        if status != self.said_status {
+            self.tell(&format!("STATUS={status}"));
+            self.said_status = status;
+        }
+    }
+
+    /// Whether all services are up.
+    fn serves(&self) -> bool {
+        let up = |id| matches!(self.supervisor.state(id), State::Running { .. } | State::Done);
+        (0..self.services.len()).all(up)
+    }
+
+    /// For whoever looks at the box: whether it serves, and what else there is to say.
+    fn status(&self) -> String {
+        let told = self.told.values().map(String::as_str).filter(|text| !text.is_empty());
+        let told = told.collect::<Vec<_>>().join("; ");
+        match (self.serves(), told.as_str()) {
+            (true, "") => format!("serves as {}", self.role),
+            (true, told) => format!("serves as {}; {told}", self.role),
+            (false, "") => format!("starting as {}", self.role),
+            (false, told) => told.to_owned(),
         }
     }
 
@@ -423,7 +442,7 @@ mod tests {
         channel.set_nonblocking(true).unwrap();
         outside.set_nonblocking(true).unwrap();
         let notify = NotifySocket::bind(&scratch.join("notify.sock")).unwrap();
-        (Runner::new(services, Signals::new(&[]).unwrap(), notify, channel).unwrap(), outside)
+        (Runner::new("any", services, Signals::new(&[]).unwrap(), notify, channel).unwrap(), outside)
     }
 
     fn heard(mut outside: &UnixStream) -> String {
@@ -448,7 +467,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (mut runner, outside) = runner(scratch.path());
         come_up(&mut runner, PID);
-        assert_eq!(heard(&outside), "WATCHDOG=1\nREADY=1\n");
+        assert_eq!(heard(&outside), "WATCHDOG=1\nSTATUS=starting as any\nREADY=1\nSTATUS=serves as any\n");
         runner.report(NOW);
         assert_eq!(heard(&outside), "");
         runner.supervisor.handle_exit(NOW, PID, Exit::Code(1));
@@ -456,6 +475,6 @@ mod tests {
         runner.report(NOW);
         assert_eq!(heard(&outside), "STATUS=one: exited with code 1\n");
         come_up(&mut runner, PID + 1);
-        assert_eq!(heard(&outside), "STATUS=\n");
+        assert_eq!(heard(&outside), "STATUS=serves as any\n");
     }
 }

@@ -158,6 +158,8 @@ fn come_into_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
         }
         SambaRole::Rodc | SambaRole::Member => join::until_joined(site, samba)?,
     }
+    // Of a domain that was here before.
+    restore::forget_request()?;
     identity::keep(&wanted)?;
     identity::finish()
 }

@@ -61,11 +61,16 @@ pub(in crate::component) fn run() -> anyhow::Result<()> {
     repeat(|| look(&wanted))
 }
 
-fn look(wanted: &Wanted) -> Findings {
+/// Nothing when the domain cannot be asked.
+fn look(wanted: &Wanted) -> Option<Findings> {
     let exists = |name: &str| says(&["--name-to-sid", &format!("{}\\{name}", wanted.domain)]);
     // "There is none" and "I cannot ask" sound alike in wbinfo's mouth, and what was asked lately is answered from memory.
-    let can_ask = (!wanted.asks_elsewhere || says(&["--ping-dc"])) && exists(ALWAYS_THERE);
-    if can_ask { findings(wanted, exists) } else { Findings { pause: AGAIN, ..Findings::default() } }
+    let can_ask = || (!wanted.asks_elsewhere || says(&["--ping-dc"])) && exists(ALWAYS_THERE);
+    if !can_ask() {
+        return None;
+    }
+    let found = findings(wanted, exists);
+    (found.lines.is_empty() || can_ask()).then_some(found)
 }
 
 /// Whether winbind has an answer.

@@ -50,7 +50,7 @@ pub(in crate::component) fn run(args: &[String]) -> anyhow::Result<()> {
         bail!("the site file has no rodc-group: this box keeps nobody's password");
     }
     match args {
-        [] => repeat(|| look(&group)),
+        [] => repeat(|| Some(look(&group))),
         [once] if once == ONCE => {
             let report = fetch(&group)?;
             println!("{}", report.summary(&group));

@@ -20,23 +20,30 @@ pub(super) struct Findings {
     pub(super) pause: Duration,
 }
 
-/// Looks until it is told to end. It counts as ready at once: nobody waits for what it does.
+/// Until the next look when nothing could be seen.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Looks until it is told to end; a look that sees nothing changes nothing. It counts as ready at once: nobody waits for what it
+/// does.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn repeat(look: impl Fn() -> Findings) -> anyhow::Result<()> {
+pub(super) fn repeat(look: impl Fn() -> Option<Findings>) -> anyhow::Result<()> {
     let mut signals = Signals::new(&[Signal::SIGTERM])?;
     let notifier = Notifier::from_environment();
     notifier.ready();
     let mut said = Findings::default();
     loop {
-        let now = look();
-        now.lines.difference(&said.lines).for_each(|line| println!("{line}"));
-        if now.status != said.status {
-            notifier.status(&now.status);
+        let mut pause = AGAIN;
+        if let Some(now) = look() {
+            now.lines.difference(&said.lines).for_each(|line| println!("{line}"));
+            if now.status != said.status {
+                notifier.status(&now.status);
+            }
+            pause = now.pause;
+            said = now;
         }
-        let timeout = PollTimeout::try_from(now.pause.as_millis()).unwrap_or(PollTimeout::MAX);
-        said = now;
+        let timeout = PollTimeout::try_from(pause.as_millis()).unwrap_or(PollTimeout::MAX);
         let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout);
         if signals.next().is_some() {
             return Ok(());

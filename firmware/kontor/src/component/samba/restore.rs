@@ -7,6 +7,8 @@
 //! **Invariant:** until a backup has become a whole domain, the one that is there is not touched; afterwards it is kept.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use kontor_config::Site;
 use kontor_config::site::Samba;
 use kontor_samba::{BACKUPS, database_of, keep_words, restore_words};
 use kontor_sys::file::write_durable;
+use kontor_sys::notify::Notifier;
 
 use super::{identity, swap, tool};
 use crate::component::office;
@@ -24,6 +27,8 @@ pub(in crate::component) const ARGUMENT: &str = "restore";
 /// The name of the backup, until it was tried.
 const REQUEST: &str = "/var/lib/kontor/restore";
 const LIB: &str = "/var/lib/samba";
+/// Takes the request back.
+const CANCEL: &str = "--cancel";
 /// Where it is made; on the same file system, so that it can be moved into its place.
 const WORK: &str = "/var/lib/samba/.restoring";
 /// The name in between; nobody has it.
@@ -43,11 +48,16 @@ pub(in crate::component) fn request(args: &[String]) -> anyhow::Result<()> {
         known.iter().for_each(|name| println!("{name}"));
         bail!("which of these backups? (They are in {BACKUPS}; `samba backup` makes one.)");
     };
+    if name == CANCEL {
+        forget_request()?;
+        println!("nothing is restored");
+        return Ok(());
+    }
     ensure!(known.contains(name), "there is no backup {name:?}, but {}", known.join(", "));
     write_durable(Path::new(REQUEST), name.as_bytes()).context(REQUEST)?;
     println!(
-        "the next start of Samba makes this the domain of {name}: all accounts as they were then, shares as they are. Begin with: \
-         restart samba"
+        "the next start of Samba makes this the domain of {name}: all accounts as they were then, shares as they are. Begin with \
+         `restart samba`, or take it back with `samba restore {CANCEL}`"
     );
     Ok(())
 }
@@ -63,32 +73,46 @@ fn backups() -> anyhow::Result<Vec<String>> {
 /// Does what was asked for, if anything was. What cannot be done is said, and the domain is as it was.
 ///
 /// # Errors
-/// When a restored domain cannot be put into its place: it will be, at the next start.
+/// When a restored domain cannot be put into its place (it will be, at the next start), and the kernel's.
 pub(super) fn carry_out(site: &Site, samba: &Samba) -> anyhow::Result<()> {
     let lib = Path::new(LIB);
-    if swap::is_under_way(lib) {
-        forget_request()?;
-        return swap::finish(lib).context(LIB);
-    }
-    let Ok(name) = fs::read_to_string(REQUEST) else { return Ok(()) };
-    println!("restoring the domain from {name}");
-    let rebuilt = rebuild(site, samba, &Path::new(BACKUPS).join(&name));
-    if let Err(error) = rebuilt.and_then(|()| swap::begin(lib).context(LIB)) {
-        println!("error: not restored: {error:#}. The domain is as it was");
-        return clear().and(forget_request());
+    if !swap::is_under_way(lib) {
+        let Some(name) = requested()? else { return clear() };
+        Notifier::from_environment().status(&format!("restoring the domain from {name}"));
+        println!("restoring the domain from {name}");
+        let decided = made(site, samba, &name)?.and_then(|()| swap::begin(lib).context(LIB));
+        match decided {
+            Err(error) if !swap::is_under_way(lib) => {
+                println!("error: not restored: {error:#}. The domain is as it was");
+                return forget_request().and(clear());
+            }
+            decided => decided?,
+        }
     }
     forget_request()?;
     swap::finish(lib).context(LIB)?;
-    clear()?;
-    println!("restored the domain from {name}; what was there is kept in {LIB}/{}", swap::OLD);
-    Ok(())
+    println!("restored; the domain that was there is kept in {LIB}/{}", swap::OLD);
+    clear()
 }
 
-fn forget_request() -> anyhow::Result<()> {
-    match fs::remove_file(REQUEST) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(REQUEST),
-        _ => Ok(()),
+fn requested() -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(REQUEST) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        name => name.map(Some).context(REQUEST),
     }
+}
+
+/// Durable: what is done must not be done again.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn forget_request() -> anyhow::Result<()> {
+    match fs::remove_file(REQUEST) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        result => result.context(REQUEST)?,
+    }
+    let directory = Path::new(REQUEST).parent().context(REQUEST)?;
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).context(REQUEST)
 }
 
 fn clear() -> anyhow::Result<()> {
@@ -96,28 +120,48 @@ fn clear() -> anyhow::Result<()> {
     places.iter().try_for_each(|place| swap::remove(place).with_context(|| place.display().to_string()))
 }
 
-/// Makes the new content of the state directory, and leaves everything else as it is.
-fn rebuild(site: &Site, samba: &Samba, backup: &Path) -> anyhow::Result<()> {
+/// Makes the new content of the state directory; the inner result is the backup's fault.
+///
+/// # Errors
+/// When Samba's configuration, which the tool writes where the backup's is a link to it, cannot be put back.
+fn made(site: &Site, samba: &Samba, backup: &str) -> anyhow::Result<anyhow::Result<()>> {
     clear()?;
     let smb_conf = Path::new(office::DIRECTORY).join(super::SMB_CONF);
     let own = fs::read(&smb_conf).with_context(|| smb_conf.display().to_string())?;
-    // The tool writes where the backup's smb.conf is a link to, which may be there.
-    let restored = restore_twice(site, samba, backup, &own);
+    let restored = restore_twice(site, samba, &Path::new(BACKUPS).join(backup), &own);
     fs::write(&smb_conf, own).with_context(|| smb_conf.display().to_string())?;
-    let root = restored?;
-    let database = root.join("private").join(database_of(samba));
+    Ok(restored.and_then(|root| arrange(samba, &root)))
+}
+
+/// As Samba's own directories are.
+fn arrange(samba: &Samba, root: &Path) -> anyhow::Result<()> {
+    let private = root.join("private");
+    let database = private.join(database_of(samba));
     ensure!(database.exists(), "it is the backup of another domain than {}", samba.realm);
+    // The archive has files only, and directories are whatever the umask says.
+    for directory in [private.clone(), private.join("sam.ldb.d"), private.join("tls")] {
+        if directory.exists() {
+            make_private(&directory)?;
+        }
+    }
     let new = Path::new(LIB).join(swap::NEW);
     fs::rename(root.join("state"), &new).context("its directory `state`")?;
-    fs::rename(root.join("private"), new.join("private")).context("its directory `private`")
+    fs::rename(private, new.join("private")).context("its directory `private`")
+}
+
+fn make_private(directory: &Path) -> anyhow::Result<()> {
+    let mode = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(directory, mode).with_context(|| directory.display().to_string())
 }
 
 /// Where the result is.
 fn restore_twice(site: &Site, samba: &Samba, backup: &Path, smb_conf: &[u8]) -> anyhow::Result<PathBuf> {
     let place = |name: &str| Path::new(WORK).join(name);
     let [first, second, kept] = ["first", "second", "kept"].map(place);
+    fs::create_dir(WORK).context(WORK)?;
+    make_private(Path::new(WORK))?;
     for directory in [&first, &second, &kept] {
-        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        fs::create_dir(directory).with_context(|| directory.display().to_string())?;
     }
     let conf = place("smb.conf");
     let pass = |backup: &Path, name: &str, target: &Path| {

@@ -2,7 +2,8 @@
 //! goes on where it was.
 //!
 //! The new content is made below [`NEW`]. From the moment that it is called [`LEAVING`] there is no way back: what was there
-//! moves to [`OLD`]; then it is called [`ARRIVING`], and moves into its place. Names with a dot in front stay where they are.
+//! moves to [`OLD`]; then it is called [`ARRIVING`], and moves into its place. Names with a dot in front stay where they are; of the
+//! new content they are left out.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,13 +17,14 @@ pub(super) const NEW: &str = ".new";
 const LEAVING: &str = ".new-while-old-leaves";
 /// The new content, while it moves into its place.
 const ARRIVING: &str = ".new-while-it-arrives";
-/// What was there before, until another swap.
-pub(super) const OLD: &str = ".replaced";
+/// What was there before, until another swap. A backup of Samba's passes over directories that end like this one, and need not
+/// have what was given up.
+pub(super) const OLD: &str = ".replaced.sock";
 
-/// Decides for the new content, durably.
+/// Decides for the new content, durably; what an earlier swap has kept goes.
 ///
 /// # Errors
-/// The kernel's; nothing has changed then.
+/// The kernel's; whether it is decided says [`is_under_way`].
 pub(super) fn begin(directory: &Path) -> io::Result<()> {
     syncfs(File::open(directory)?)?;
     remove(&directory.join(OLD))?;
@@ -50,7 +52,7 @@ pub(super) fn finish(directory: &Path) -> io::Result<()> {
     }
     if arriving.exists() {
         move_all(&arriving, directory)?;
-        fs::remove_dir(&arriving)?;
+        remove(&arriving)?;
         sync(directory)?;
     }
     Ok(())
@@ -123,11 +125,15 @@ mod tests {
         let mark = (".mark", "kept");
         let leaving = [(".new-while-old-leaves/same", "new"), (".new-while-old-leaves/only-new", "new")];
         let here = [("same", "old"), ("only-old", "old")];
-        let gone = [(".replaced/same", "old"), (".replaced/only-old", "old")];
+        let gone = [(".replaced.sock/same", "old"), (".replaced.sock/only-old", "old")];
         check(&[&[mark], &leaving[..], &here[..]].concat());
         check(&[&[mark], &leaving[..], &here[..1], &gone[1..]].concat());
         check(&[&[mark], &leaving[..], &gone[..]].concat());
-        let arriving = [(".new-while-it-arrives/same", "new"), (".new-while-it-arrives/only-new", "new")];
+        let arriving = [
+            (".new-while-it-arrives/same", "new"),
+            (".new-while-it-arrives/only-new", "new"),
+            (".new-while-it-arrives/.hidden", "new"),
+        ];
         check(&[&[mark], &arriving[..], &gone[..]].concat());
         check(&[&[mark, ("same", "new")], &arriving[1..], &gone[..]].concat());
     }
@@ -135,7 +141,7 @@ mod tests {
     #[test]
     fn what_an_earlier_swap_has_left_goes_when_the_next_is_decided() {
         let scratch = tempfile::tempdir().unwrap();
-        let files = [(".replaced/ancient", "x"), (".new/same", "new"), ("same", "old")];
+        let files = [(".replaced.sock/ancient", "x"), (".new/same", "new"), ("same", "old")];
         files.iter().for_each(|(path, text)| write(&scratch.path().join(path), text));
         begin(scratch.path()).unwrap();
         finish(scratch.path()).unwrap();
