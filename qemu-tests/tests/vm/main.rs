@@ -18,6 +18,7 @@ mod outside;
 mod power_cut;
 mod process_faults;
 mod samba;
+mod samba_join;
 mod scene;
 mod site;
 mod slots;
@@ -82,6 +83,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-frozen-process-1-is-reset-by-the-watchdog", kernel_faults::frozen_process_1),
     ("orderly-ends-consume-no-tries", kernel_faults::orderly_ends),
     ("a-domain-controller-on-the-box", samba::domain_controller),
+    ("a-branch-joins-its-headquarters", samba_join::member),
     ("a-flipped-byte-in-a-component-s-image", samba::flipped_byte),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),

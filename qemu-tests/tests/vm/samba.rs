@@ -12,13 +12,13 @@ use crate::office::Office;
 use crate::scene::Scene;
 
 /// A domain is made, or served again, by emulation beside another machine.
-const START_LIMIT: Duration = Duration::from_secs(1200);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(1200);
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-const SMB_3_1_1: u16 = 0x0311;
+pub(crate) const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
 const FLIPPED_AT: u64 = (1 << 20) + 1234;
-const PASSWORD: &str = "Correct-Horse-7";
-const SAMBA: &str = r#"
+pub(crate) const PASSWORD: &str = "Correct-Horse-7";
+pub(crate) const SAMBA: &str = r#"
 [samba]
 role = "dc"
 realm = "ad.office.internal"
@@ -35,7 +35,7 @@ fn options() -> BoxOptions {
 }
 
 /// Waits in the box, so that asking costs it little.
-fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
+pub(crate) fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
     let state = "kontor ctl status | grep '^samba ' | grep -q ' running '";
     let line = format!("until {state}; do sleep 3; done; echo 'samba'' is up'");
     let gateway = scene.office.gateway;
@@ -50,7 +50,7 @@ fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
 }
 
 /// Runs a line in the root shell that must succeed; what it printed.
-fn shell(scene: &Scene, world: &mut World, line: &str) -> Result<String> {
+pub(crate) fn shell(scene: &Scene, world: &mut World, line: &str) -> Result<String> {
     let said = scene.shell(world, &format!("{line}; echo \"rc $?\""))?;
     ensure!(said.contains("rc 0"), "{line}: {said}");
     Ok(said)
