@@ -14,27 +14,35 @@ use crate::scene::Scene;
 
 const BRANCH: Ipv4Addr = Ipv4Addr::new(192, 168, 78, 1);
 const WRONG_PASSWORD: &str = "Wrong-Donkey-8";
+const LINE: &str = r#"
+[[network]]
+name = "line"
+zone = "internal"
+ports = ["port3"]
+address = "10.99.0.1/30"
+"#;
 const NOT_JOINED: &str = "not joined: give the password of somebody who may join computers";
 
-/// The site of a box with a line to the other; `network` is that of its office.
-fn site(host_name: &str, network: &str, line: &str, samba: &str) -> String {
-    let site = site_with_root_shell()
+/// The default office with other names, for a root shell.
+fn site(host_name: &str) -> String {
+    site_with_root_shell()
         .replace("\"kontor\"", &format!("\"{host_name}\""))
         .replace("\"office.internal\"", &format!("\"{host_name}.internal\""))
-        .replace("192.168.77.", network);
-    let line = format!(
-        "[[network]]\nname = \"line\"\nzone = \"internal\"\nports = [\"port3\"]\naddress = \"{line}\""
-    );
-    format!("{site}\n{line}\n{samba}")
 }
 
+/// The line is one more internal network.
 fn headquarters() -> String {
-    site("hq", "192.168.77.", "10.99.0.1/30", SAMBA)
+    format!("{}\n{LINE}\n{SAMBA}", site("hq"))
 }
 
+/// The line is the way to everything else.
 fn branch() -> String {
+    let site = site("nord")
+        .replace("192.168.77.", "192.168.78.")
+        .replace("\"dhcp\"", "\"10.99.0.2/30\"\ngateway = \"10.99.0.1\"")
+        .replace("forwarders = []", "forwarders = [\"10.99.0.1\"]");
     let member = SAMBA.replace("role = \"dc\"", "role = \"member\"\nservers = [\"10.99.0.1\"]");
-    site("nord", "192.168.78.", "10.99.0.2/30", &member)
+    format!("{site}\n{member}")
 }
 
 /// Two working offices, joined by a line.
@@ -48,11 +56,11 @@ impl Company {
         let wan = world.add_wire("wan")?;
         let isp = world.add_isp(wan, qemu_tests::IspOptions::default())?;
         let line = world.add_wire("line")?;
-        let mut prepare = |name: &str, site: String| {
-            let options = BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() };
-            Office::prepare_behind(world, (wan, isp), name, &[line], &options)
-        };
-        let offices = [prepare("headquarters", headquarters())?, prepare("branch", branch())?];
+        let options = |site| BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() };
+        let offices = [
+            Office::prepare_behind(world, (wan, isp), "headquarters", &[line], &options(headquarters()))?,
+            Office::prepare_behind(world, (line, isp), "branch", &[], &options(branch()))?,
+        ];
         for office in &offices {
             world.power_on(office.gateway)?;
         }
