@@ -19,6 +19,7 @@ mod power_cut;
 mod process_faults;
 mod samba;
 mod samba_faults;
+mod samba_join;
 mod scene;
 mod site;
 mod slots;
@@ -84,6 +85,7 @@ const TESTS: &[(&str, Test)] = &[
     ("orderly-ends-consume-no-tries", kernel_faults::orderly_ends),
     ("a-domain-controller-on-the-box", samba::domain_controller),
     ("a-broken-samba-leaves-the-office-alone", samba_faults::leave_the_office_alone),
+    ("a-branch-joins-its-headquarters", samba_join::member),
     ("a-flipped-byte-in-a-component-s-image", samba::flipped_byte),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),

@@ -31,9 +31,20 @@ impl Office {
 
     fn prepare_with(world: &mut World, options: &BoxOptions, isp: IspOptions) -> Result<Self> {
         let wan = world.add_wire("wan")?;
-        let lan = world.add_wire("lan")?;
         let isp = world.add_isp(wan, isp)?;
-        let gateway = world.prepare_box("gateway", &[wan, lan], options)?;
+        Self::prepare_behind(world, (wan, isp), "gateway", &[], options)
+    }
+
+    /// An office behind a provider that is there already; its box's ports after the first two are on `further`.
+    pub(crate) fn prepare_behind(
+        world: &mut World,
+        (wan, isp): (WireId, IspId),
+        name: &str,
+        further: &[WireId],
+        options: &BoxOptions,
+    ) -> Result<Self> {
+        let lan = world.add_wire(&format!("{name}-lan"))?;
+        let gateway = world.prepare_box(name, &[&[wan, lan], further].concat(), options)?;
         let pc = world.add_pc(lan, &PcOptions { mac: [2, 0, 0, 0, 0, 0xa1], name: Some(Self::PC_NAME) });
         Ok(Self { wan, lan, isp, gateway, pc, ready: String::new() })
     }

@@ -14,15 +14,15 @@ use crate::scene::Scene;
 /// A domain is made, or served again, by emulation beside another machine.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(1200);
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-const SMB_3_1_1: u16 = 0x0311;
+pub(crate) const SMB_3_1_1: u16 = 0x0311;
 /// Far enough in the image to be a program's, and before the file system may have put it into pieces.
 const FLIPPED_AT: u64 = (1 << 20) + 1234;
 /// Relative identifier of a new domain's first account but for the built-in ones: the domain controller's.
 const OWN_ACCOUNT: u32 = 1000;
 /// Of the domain, once it is added.
 pub(crate) const USER: &str = "anna";
-const PASSWORD: &str = "Correct-Horse-7";
-const SAMBA: &str = r#"
+pub(crate) const PASSWORD: &str = "Correct-Horse-7";
+pub(crate) const SAMBA: &str = r#"
 [samba]
 role = "dc"
 realm = "ad.office.internal"

@@ -32,6 +32,13 @@ impl Scene {
     /// The same with the site of these options, which must allow a root shell.
     pub(crate) fn open_with_site(world: &mut World, options: &BoxOptions) -> Result<Self> {
         let office = Office::boot(world, options)?;
+        let scene = Self::of(world, office)?;
+        scene.enter_shell(world)?;
+        Ok(scene)
+    }
+
+    /// Of an office whose box is ready; nobody is logged in.
+    pub(crate) fn of(world: &mut World, office: Office) -> Result<Self> {
         world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
         if let Err(error) = office.wait_until_online(world) {
             world.log_in(office.gateway)?;
@@ -43,9 +50,7 @@ impl Scene {
         world.wait_for_lease(keeper, Office::LEASE_LIMIT)?;
         let web = world.isp(office.isp).options.web_server;
         let connection = world.connect(keeper, web, ECHO_PORT)?;
-        let scene = Self { office, connection };
-        scene.enter_shell(world)?;
-        Ok(scene)
+        Ok(Self { office, connection })
     }
 
     /// Logs in and opens the root shell.
@@ -61,9 +66,11 @@ impl Scene {
 
     /// Leases, names, and the connection from before the fault.
     pub(crate) fn still_serves(&self, world: &mut World) -> Result<()> {
-        let before = world.pc(self.office.pc).lease().context("the PC has no lease")?.address;
+        let lease = world.pc(self.office.pc).lease().context("the PC has no lease")?.clone();
+        let before = lease.address;
         world.echo(self.connection, b"through the gateway")?;
-        let name = format!("{}.office.internal", Office::PC_NAME);
+        let domain = lease.domain().context("the lease names no domain")?;
+        let name = format!("{}.{domain}", Office::PC_NAME);
         let known = world.eventually(BACK_LIMIT, |world| world.resolve(self.office.pc, &name))?;
         ensure!(known == before.address(), "{name} is {known}, and the PC {before}");
         world.pc(self.office.pc).restart_dhcp();

@@ -39,10 +39,11 @@ fn password(user: &str) -> anyhow::Result<String> {
     let input = std::io::stdin();
     let shown = input.is_terminal().then(|| tcgetattr(&input)).transpose().context("the terminal")?;
     if let Some(shown) = &shown {
-        eprint!("Password of {user}: ");
         let mut hidden = shown.clone();
         hidden.local_flags.remove(LocalFlags::ECHO);
         tcsetattr(&input, SetArg::TCSAFLUSH, &hidden).context("the terminal")?;
+        // Not before: who answers at once would be seen, or flushed away.
+        eprint!("Password of {user}: ");
     }
     let mut line = String::new();
     let read = input.lock().take(MAX_PASSWORD).read_line(&mut line);
