@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use qemu_tests::peers;
 use xtask::tools::Tools;
 
-use super::headquarters::{Headquarters, PASSWORD, ip};
+use super::headquarters::{Headquarters, PASSWORD, dig, ip};
 
 const HEADQUARTERS: &str = r#"
 schema = 1
@@ -159,13 +159,12 @@ impl Company {
         self.there(|company| ip(&company.tools, "route del blackhole 10.99.0.2/32"))
     }
 
-    /// What the branch's name service says of a name.
+    /// What the box's name service says of a name.
     pub(crate) fn addresses_of(&self, name: &str) -> Result<String> {
-        let output = self.tools.command("dig")?.args(["+short", "@127.0.0.1", name]).output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        dig(&["@127.0.0.1", name])
     }
 
-    /// The same with a Kerberos ticket, which the branch's own domain controller gives.
+    /// What a user gets of the branch's share with a Kerberos ticket, which the branch's own domain controller gives.
     pub(crate) fn logs_on_by_ticket(&self, user: &str, command: &str) -> Result<String> {
         self.branch.ticket(user, PASSWORD)?;
         let cache = format!("--use-krb5-ccache={}", self.branch.tickets());

@@ -300,6 +300,12 @@ pub(crate) fn ip(tools: &Tools, arguments: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a name service says in short, in the present name space.
+pub(crate) fn dig(arguments: &[&str]) -> Result<String> {
+    let output = peers::tool_set("peers")?.command("dig")?.arg("+short").args(arguments).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// What a PC of the domain has, in the office of this box; this name space has no resolver.
 fn krb5_conf(own: &str) -> String {
     format!(

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use qemu_tests::peers;
 
 use super::branch;
-use super::headquarters::{BOX, Headquarters, PASSWORD};
+use super::headquarters::{BOX, Headquarters, PASSWORD, dig};
 
 /// On two slow, busy processors.
 const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
@@ -17,10 +16,11 @@ const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) type Scenario = fn(&Path, &Path) -> Result<()>;
 
 /// All of them.
-pub(crate) const SCENARIOS: [(&str, Scenario); 5] = [
+pub(crate) const SCENARIOS: [(&str, Scenario); 6] = [
     ("a-domain-from-a-site-file", a_domain_from_a_site_file),
     ("a-domain-is-never-overwritten", a_domain_is_never_overwritten),
     ("a-domain-from-its-backup", a_domain_from_its_backup),
+    ("a-hundred-restarts", a_hundred_restarts),
     ("a-branch-joins-as-member", branch::joins_as_member),
     ("a-branch-joins-as-rodc", branch::joins_as_rodc),
 ];
@@ -190,13 +190,10 @@ fn a_domain_from_its_backup(directory: &Path, program: &Path) -> Result<()> {
 
 /// It enters itself into the domain's DNS, some moments after its start, and is the only one in there.
 fn is_found(headquarters: &Headquarters) -> Result<()> {
-    let tools = peers::tool_set("peers")?;
+    let service = "_ldap._tcp.dc._msdcs.ad.office.internal";
     let began = Instant::now();
     loop {
-        let mut dig = tools.command("dig")?;
-        dig.args(["+short", "-p", "5300", "@127.0.0.1", "_ldap._tcp.dc._msdcs.ad.office.internal", "SRV"]);
-        dig.args(["hq.ad.office.internal", "A"]);
-        let found = String::from_utf8_lossy(&dig.output()?.stdout).into_owned();
+        let found = dig(&["-p", "5300", "@127.0.0.1", service, "SRV", "hq.ad.office.internal", "A"])?;
         if found.lines().collect::<Vec<_>>() == ["0 100 389 hq.ad.office.internal.", BOX] {
             return Ok(());
         }
@@ -210,4 +207,34 @@ fn restore(headquarters: &mut Headquarters, backup: &str) -> Result<Duration> {
     headquarters.exec(&["/proc/self/exe", "component", "restore", backup])?;
     headquarters.stop()?;
     headquarters.start()
+}
+
+/// Each one stops in order and serves again; the office's names, and what is known of the realm's, answer all the while.
+fn a_hundred_restarts(directory: &Path, program: &Path) -> Result<()> {
+    let mut headquarters = Headquarters::prepare(directory, program)?;
+    let _dnsd = headquarters.start_dnsd()?;
+    headquarters.start()?;
+    headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
+    is_found(&headquarters)?;
+    let mut longest = [Duration::ZERO; 2];
+    for round in 1..=100 {
+        let stopped = headquarters.stop()?;
+        names_answer().with_context(|| format!("while it is stopped for the {round}th time"))?;
+        let started = headquarters.start().with_context(|| format!("the {round}th time"))?;
+        names_answer().with_context(|| format!("when it has started for the {round}th time"))?;
+        longest = [longest[0].max(stopped), longest[1].max(started)];
+    }
+    println!("samba: 100 restarts: at most {:.1?} to stop and {:.1?} to serve again", longest[0], longest[1]);
+    let state = fs::read_dir(directory.join("state/lib"))?.count();
+    ensure!(state < 30, "each start leaves something behind: {state} files");
+    first_log_on(&headquarters, &format!("anna%{PASSWORD}"))?;
+    headquarters.stop().map(drop)
+}
+
+fn names_answer() -> Result<()> {
+    for name in ["hq.office.internal", "hq.ad.office.internal"] {
+        let found = dig(&["@127.0.0.1", name])?;
+        ensure!(found.trim() == BOX, "{name} is {found:?}");
+    }
+    Ok(())
 }
