@@ -91,8 +91,12 @@ pub(crate) fn pulled_and_put_back(world: &mut World) -> Result<()> {
     status_says(world, &office, "the disk is gone")?;
     status_says(world, &office, NOT_DURABLE)?;
     let address = office_goes_on(world, &office)?;
-    let leases = world.run(office.gateway, "leases --json")?;
-    ensure!(leases.contains("\"durable\": false"), "the box still promises durability: {leases}");
+    // What is shown follows what has happened.
+    world.eventually(NOTICE_LIMIT, |world| {
+        let leases = world.run(office.gateway, "leases --json")?;
+        ensure!(leases.contains("\"durable\": false"), "the box still promises durability: {leases}");
+        Ok(())
+    })?;
     let log = world.run(office.gateway, "logs disk")?;
     ensure!(log.contains("the disk is gone"), "the log says nothing: {log}");
 
