@@ -69,9 +69,8 @@ impl Routes {
     }
 
     /// Whether `name` is in a forward zone that this machine's own servers have: asking them costs nothing.
-    pub(crate) fn is_here(&self, name: &Name) -> bool {
-        let zone = self.zones.iter().find(|(apex, _)| name.offset_of(apex).is_some());
-        zone.is_some_and(|(_, upstreams)| upstreams.addresses().all(|address| address.ip().is_loopback()))
+    pub(crate) fn is_here(&mut self, name: &Name) -> bool {
+        self.zone_of(name).is_some() && self.of(name).addresses().all(|address| address.ip().is_loopback())
     }
 
     /// Whether `name` is in a forward zone whose servers have all been silent for a while.

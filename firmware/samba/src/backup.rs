@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::setup::SAMBA_TOOL;
 use crate::{Samba, realm};
 
-const SAMBA_TOOL: &str = "/usr/bin/samba-tool";
 /// Where backups are, in the component.
 pub const BACKUPS: &str = "/var/backup";
 

@@ -62,11 +62,3 @@ fn realm(samba: &Samba) -> String {
 pub fn netbios_name(site: &Site) -> String {
     site.office.host_name.to_ascii_uppercase()
 }
-
-/// Whether the box runs `samba` (and not `smbd` and `winbindd` alone).
-fn is_domain_controller(role: SambaRole) -> bool {
-    match role {
-        SambaRole::Dc | SambaRole::Rodc => true,
-        SambaRole::Member => false,
-    }
-}

@@ -5,7 +5,7 @@
 
 use crate::{Samba, SambaRole, Site, interfaces, internal_addresses, netbios_name, realm};
 
-const SAMBA_TOOL: &str = "/usr/bin/samba-tool";
+pub(crate) const SAMBA_TOOL: &str = "/usr/bin/samba-tool";
 const NET: &str = "/usr/bin/net";
 
 /// `samba-tool domain provision`: makes the domain of a [`SambaRole::Dc`]; nothing for the other roles.

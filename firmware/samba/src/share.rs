@@ -1,7 +1,7 @@
 //! Shares and home directories: their sections of `smb.conf`, and the directories they need.
 
 use crate::section::Section;
-use crate::{Samba, Share, is_domain_controller};
+use crate::{Samba, Share};
 
 const SHARES: &str = "/srv/shares";
 /// Beside the shares: the name of a share cannot begin with a dot.
@@ -147,7 +147,7 @@ fn modules(samba: &Samba, share: &Share) -> Vec<&'static str> {
 /// What Samba would load by itself on a domain controller if a share had no list of its own, and what keeps
 /// the permissions everywhere.
 fn required_modules(samba: &Samba) -> impl Iterator<Item = &'static str> {
-    is_domain_controller(samba.role).then_some("dfs_samba4").into_iter().chain(["acl_xattr"])
+    samba.role.is_domain_controller().then_some("dfs_samba4").into_iter().chain(["acl_xattr"])
 }
 
 /// A list of users and groups of the domain.

@@ -2,9 +2,7 @@
 
 use crate::section::Section;
 use crate::share::{ENCRYPTED, home_section, share_section};
-use crate::{
-    DNS_PORT, RPC_PORTS, Samba, SambaRole, Site, interfaces, is_domain_controller, netbios_name, realm,
-};
+use crate::{DNS_PORT, RPC_PORTS, Samba, SambaRole, Site, interfaces, netbios_name, realm};
 
 /// Of every role.
 const COMMON: &[(&str, &str)] = &[
@@ -77,7 +75,7 @@ const MEMBER_IDMAP: &[(&str, &str)] = &[("backend", "rid"), ("range", "100000-99
 #[must_use]
 pub fn smb_conf(site: &Site, samba: &Samba) -> String {
     let mut sections = vec![global(site, samba)];
-    if is_domain_controller(samba.role) {
+    if samba.role.is_domain_controller() {
         sections.extend(policy_sections(samba));
     }
     sections.extend(samba.shares.iter().map(|share| share_section(samba, share)));
@@ -92,7 +90,7 @@ fn global(site: &Site, samba: &Samba) -> Section {
     section.set("realm", &realm(samba));
     section.set("interfaces", &interfaces(site));
     section.set_all(COMMON);
-    if is_domain_controller(samba.role) {
+    if samba.role.is_domain_controller() {
         section.set_all(DOMAIN_CONTROLLER);
         section.set("dns port", &DNS_PORT.to_string());
         let (first, last) = (RPC_PORTS.start(), RPC_PORTS.end());

@@ -22,6 +22,17 @@ pub fn write_durable(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(parent(path)?)?.sync_all()
 }
 
+/// Removes a file so that a power cut does not bring it back; one that is not there is no error.
+///
+/// # Errors
+/// Any I/O error. Only when the directory cannot be synced the file is gone already, and may come back with the power.
+pub fn remove_durable(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.and_then(|()| File::open(parent(path)?)?.sync_all()),
+    }
+}
+
 /// Renames a damaged state file, or what is in its place, to `<name>.damaged`, in the place of an older one: it
 /// may be of value to people, but it must not be in the way. Returns the new path.
 ///

@@ -11,50 +11,16 @@ use nix::sched::{CloneFlags, setns, unshare};
 use qemu_tests::peers;
 use xtask::tools::Tools;
 
-use super::headquarters::{Headquarters, PASSWORD, dig, ip};
+use super::headquarters::{DOMAIN, Headquarters, PASSWORD, dig, ip, site};
 
-const HEADQUARTERS: &str = r#"
-schema = 1
-[office]
-name = "Headquarters"
-host-name = "hq"
-domain = "hq.internal"
-[[network]]
-name = "wan"
-zone = "external"
-ports = ["port1"]
-address = "dhcp"
-[[network]]
-name = "lan"
-zone = "internal"
-ports = ["port2"]
-address = "192.168.77.1/24"
+const LINE: &str = r#"
 [[network]]
 name = "line"
 zone = "internal"
 ports = ["port3"]
 address = "10.99.0.1/30"
-[samba]
-role = "dc"
-realm = "ad.office.internal"
-domain = "OFFICE"
 "#;
 const BRANCH: &str = r#"
-schema = 1
-[office]
-name = "Branch"
-host-name = "nord"
-domain = "nord.internal"
-[[network]]
-name = "wan"
-zone = "external"
-ports = ["port1"]
-address = "dhcp"
-[[network]]
-name = "lan"
-zone = "internal"
-ports = ["port2"]
-address = "192.168.78.1/24"
 [samba]
 role = "ROLE"
 realm = "ad.office.internal"
@@ -83,14 +49,17 @@ impl Company {
         let [first, second] = ["headquarters", "branch"].map(|name| directory.join(name));
         fs::create_dir_all(&first)?;
         fs::create_dir_all(&second)?;
-        let ports = [("port2", "192.168.77.1/24")];
-        let headquarters = Headquarters::prepare_office(&first, program, HEADQUARTERS, &ports)?;
+        let lan = "192.168.77.1/24";
+        let site_there = format!("{}{LINE}{DOMAIN}", site("hq", "hq.internal", lan));
+        let headquarters = Headquarters::prepare_office(&first, program, &site_there, &[("port2", lan)])?;
         let at_headquarters = File::open("/proc/self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET).context("a second network")?;
         let at_branch = File::open("/proc/self/ns/net")?;
         let group = if role == "rodc" { "rodc-group = \"Branch North\"" } else { "" };
-        let site = BRANCH.replace("ROLE", role).replace("GROUP", group);
-        let branch = Headquarters::prepare_office(&second, program, &site, &[("port2", "192.168.78.1/24")])?;
+        let samba = BRANCH.replace("ROLE", role).replace("GROUP", group);
+        let lan = "192.168.78.1/24";
+        let site_here = format!("{}{samba}", site("nord", "nord.internal", lan));
+        let branch = Headquarters::prepare_office(&second, program, &site_here, &[("port2", lan)])?;
         let tools = peers::tool_set("peers")?;
         let mut company = Self { headquarters, branch, tools, at_headquarters, at_branch, dnsd: Vec::new() };
         company.lay_line()?;

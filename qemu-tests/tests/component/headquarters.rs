@@ -23,30 +23,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const BOX: &str = "192.168.77.1";
 /// The password that the operator gives the Administrator.
 pub(crate) const PASSWORD: &str = "Correct-Horse-7";
-const SITE: &str = r#"
-schema = 1
-[office]
-name = "Headquarters"
-host-name = "hq"
-domain = "office.internal"
-[[network]]
-name = "wan"
-zone = "external"
-ports = ["port1"]
-address = "dhcp"
-[[network]]
-name = "lan"
-zone = "internal"
-ports = ["port2"]
-address = "192.168.77.1/24"
-[samba]
-role = "dc"
-realm = "ad.office.internal"
-domain = "OFFICE"
-[[samba.share]]
-name = "books"
-write = ["Accounting"]
-"#;
+/// The table of the domain at headquarters.
+pub(crate) const DOMAIN: &str =
+    "[samba]\nrole = \"dc\"\nrealm = \"ad.office.internal\"\ndomain = \"OFFICE\"\n";
+const SHARE: &str = "[[samba.share]]\nname = \"books\"\nwrite = [\"Accounting\"]\n";
 
 const BOARD: &str = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n\
                      [[port]]\nname = \"port3\"\n";
@@ -65,7 +45,8 @@ pub(crate) struct Headquarters {
 impl Headquarters {
     /// Builds the component and gives this name space the office's network; nothing is started.
     pub(crate) fn prepare(directory: &Path, program: &Path) -> Result<Self> {
-        Self::prepare_office(directory, program, SITE, &[("port2", "192.168.77.1/24")])
+        let site = format!("{}{DOMAIN}{SHARE}", site("hq", "office.internal", "192.168.77.1/24"));
+        Self::prepare_office(directory, program, &site, &[("port2", "192.168.77.1/24")])
     }
 
     /// The same for another office, whose ports lead nowhere.
@@ -298,6 +279,29 @@ pub(crate) fn ip(tools: &Tools, arguments: &str) -> Result<()> {
     let output = tools.command("ip")?.args(arguments.split(' ')).output()?;
     ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
+}
+
+/// Office and networks of a site file; tables may follow.
+pub(crate) fn site(host_name: &str, domain: &str, lan: &str) -> String {
+    format!(
+        r#"
+schema = 1
+[office]
+name = "Office"
+host-name = "{host_name}"
+domain = "{domain}"
+[[network]]
+name = "wan"
+zone = "external"
+ports = ["port1"]
+address = "dhcp"
+[[network]]
+name = "lan"
+zone = "internal"
+ports = ["port2"]
+address = "{lan}"
+"#
+    )
 }
 
 /// What a name service says in short, in the present name space.

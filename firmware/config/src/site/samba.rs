@@ -34,6 +34,17 @@ pub enum SambaRole {
     Member,
 }
 
+impl SambaRole {
+    /// Whether the box runs `samba` (and not `smbd` and `winbindd` alone).
+    #[must_use]
+    pub const fn is_domain_controller(self) -> bool {
+        match self {
+            Self::Dc | Self::Rodc => true,
+            Self::Member => false,
+        }
+    }
+}
+
 /// One shared directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {

@@ -90,9 +90,8 @@ pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
             let flags = run.into_iter().chain(["--".to_owned()]);
             return self::run(&flags.chain(samba::backup()).collect::<Vec<_>>());
         }
-        [word, rest @ ..] if word == restore::ARGUMENT => {
-            let rest = rest.iter().map(String::as_str);
-            let words: Vec<&str> = [restore::ARGUMENT].into_iter().chain(rest).collect();
+        [word, ..] if word == restore::ARGUMENT => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
             return own(&service::run_directory(component), &words);
         }
         _ => {}

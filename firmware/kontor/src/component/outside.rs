@@ -112,8 +112,11 @@ fn has_changed(places: &Places, office: &Office) -> bool {
     }
 }
 
-/// Files in there may be set-id, and are a component's business alone: nobody else gets at them.
-fn private_directory(directory: &Path, mode: u32) -> anyhow::Result<()> {
+/// Files in there may be set-id, and are a component's business alone: nobody else gets at them. One that is there gets the mode.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn private_directory(directory: &Path, mode: u32) -> anyhow::Result<()> {
     let made = fs::create_dir_all(directory);
     let private = fs::Permissions::from_mode(mode);
     made.and_then(|()| fs::set_permissions(directory, private))

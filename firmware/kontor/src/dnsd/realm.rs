@@ -6,7 +6,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use kontor_config::Site;
-use kontor_config::site::SambaRole;
 use kontor_dns::{ForwardZone, Name, WireError};
 
 /// The realm, and who knows it.
@@ -23,10 +22,7 @@ impl Realm {
     /// The realm of a site that has one.
     pub(crate) fn of(site: &Site) -> Result<Option<Self>, WireError> {
         let Some(samba) = &site.samba else { return Ok(None) };
-        let here = match samba.role {
-            SambaRole::Dc | SambaRole::Rodc => true,
-            SambaRole::Member => false,
-        };
+        let here = samba.role.is_domain_controller();
         Ok(Some(Self { name: Name::from_text(&samba.realm)?, here, servers: samba.servers.clone() }))
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kontor_config::Site;
-use kontor_config::site::{Samba, SambaRole, Zone};
+use kontor_config::site::Zone;
 use kontor_status::{NetStatus, WanLease, WanState};
 
 /// The public pool, for offices whose provider announces no NTP server.
@@ -80,8 +80,7 @@ fn service(text: &mut String, site: &Site) {
 
 /// Windows in a domain takes the time from a domain controller alone, and only with its signature.
 fn signing(text: &mut String, site: &Site, directory: &Path) {
-    let signs = |samba: &Samba| matches!(samba.role, SambaRole::Dc | SambaRole::Rodc);
-    if site.samba.as_ref().is_some_and(signs) {
+    if site.samba.as_ref().is_some_and(|samba| samba.role.is_domain_controller()) {
         line(text, "\n# For members of the domain ([MS-SNTP]).");
         line(text, &format!("ntpsigndsocket {}", show(directory)));
     }

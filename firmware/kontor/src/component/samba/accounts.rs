@@ -10,7 +10,7 @@ use anyhow::Context;
 use kontor_config::site::{Samba, SambaRole};
 use serde::{Deserialize, Serialize};
 
-use super::recurring::{Findings, repeat};
+use super::recurring::{AGAIN, Findings, repeat};
 use super::tool;
 use crate::component::office;
 
@@ -20,8 +20,6 @@ pub(in crate::component) const ARGUMENT: &str = "accounts";
 pub(super) const FILE: &str = "accounts.json";
 /// Somebody may be removed at any time.
 const EVERY: Duration = Duration::from_secs(3600);
-/// Who has mistyped a name will soon have put it right.
-const AGAIN: Duration = Duration::from_secs(60);
 /// A member asks headquarters.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Every domain has it, in every language.

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use kontor_config::Site;
 use kontor_config::site::{Samba, SambaRole};
-use kontor_sys::file::write_durable;
+use kontor_sys::file::{remove_durable, write_durable};
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
@@ -86,12 +86,7 @@ pub(super) fn keep(identity: &Identity) -> anyhow::Result<()> {
 /// # Errors
 /// The kernel's.
 pub(super) fn finish() -> anyhow::Result<()> {
-    match fs::remove_file(UNFINISHED) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        result => result.context(UNFINISHED)?,
-    }
-    let directory = Path::new(UNFINISHED).parent().context(UNFINISHED)?;
-    fs::File::open(directory).and_then(|directory| directory.sync_all()).context(UNFINISHED)
+    remove_durable(Path::new(UNFINISHED)).context(UNFINISHED)
 }
 
 /// The mark stays to the end: it is written anew, and while it is there nothing in here counts.
@@ -121,7 +116,7 @@ impl Identity {
     }
 
     /// Whether the domain has its home here.
-    pub(super) fn is_domain_controller(&self) -> bool {
+    pub(super) fn is_dc(&self) -> bool {
         self.role == role(SambaRole::Dc)
     }
 

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::counter::{Applicant, Counter};
 use super::tool::{Account, Outcome, run_as};
 use super::{SMB_CONF, identity, role};
 use crate::component::office;
+use crate::component::outside::private_directory;
 
 /// While headquarters does not answer: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
@@ -111,7 +111,7 @@ impl Join<'_> {
         applicant.tell("joining; this may take some minutes");
         identity::begin()?;
         identity::empty_all()?;
-        make_private()?;
+        private_directory(Path::new(PRIVATE), 0o700)?;
         let outcome = run_as(account, &self.words()?, JOIN_LIMIT)?;
         if outcome.success {
             return Ok(Ok(()));
@@ -149,12 +149,6 @@ fn smb_conf() -> String {
 
 fn answers(server: SocketAddr) -> bool {
     TcpStream::connect_timeout(&server, ANSWER_LIMIT).is_ok()
-}
-
-fn make_private() -> anyhow::Result<()> {
-    let path = Path::new(PRIVATE);
-    fs::create_dir_all(path)?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o700))?)
 }
 
 /// What is not understood is shown whole, for whoever is asked about it.

@@ -20,8 +20,8 @@ pub(super) struct Findings {
     pub(super) pause: Duration,
 }
 
-/// Until the next look when nothing could be seen.
-const AGAIN: Duration = Duration::from_secs(60);
+/// Until the next look when nothing could be seen, or something is soon put right.
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
 /// Looks until it is told to end; a look that sees nothing changes nothing. It counts as ready at once: nobody waits for what it
 /// does.

@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,11 +15,12 @@ use anyhow::{Context, bail, ensure};
 use kontor_config::Site;
 use kontor_config::site::Samba;
 use kontor_samba::{BACKUPS, database_of, keep_words, restore_words};
-use kontor_sys::file::write_durable;
+use kontor_sys::file::{remove_durable, write_durable};
 use kontor_sys::notify::Notifier;
 
 use super::{identity, swap, tool};
 use crate::component::office;
+use crate::component::outside::private_directory;
 
 /// The subcommand that asks for it.
 pub(in crate::component) const ARGUMENT: &str = "restore";
@@ -40,7 +40,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 pub(in crate::component) fn request(args: &[String]) -> anyhow::Result<()> {
     let present = identity::identity()?.context("there is no domain here yet: wait until it is made")?;
     ensure!(
-        present.is_domain_controller(),
+        present.is_dc(),
         "only a domain controller of its own domain is restored; at a branch, join again"
     );
     let known = backups()?;
@@ -107,12 +107,7 @@ fn requested() -> anyhow::Result<Option<String>> {
 /// # Errors
 /// The kernel's.
 pub(super) fn forget_request() -> anyhow::Result<()> {
-    match fs::remove_file(REQUEST) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        result => result.context(REQUEST)?,
-    }
-    let directory = Path::new(REQUEST).parent().context(REQUEST)?;
-    fs::File::open(directory).and_then(|directory| directory.sync_all()).context(REQUEST)
+    remove_durable(Path::new(REQUEST)).context(REQUEST)
 }
 
 fn clear() -> anyhow::Result<()> {
@@ -141,7 +136,7 @@ fn arrange(samba: &Samba, root: &Path) -> anyhow::Result<()> {
     // The archive has files only, and directories are whatever the umask says.
     for directory in [private.clone(), private.join("sam.ldb.d"), private.join("tls")] {
         if directory.exists() {
-            make_private(&directory)?;
+            private_directory(&directory, 0o700)?;
         }
     }
     let new = Path::new(LIB).join(swap::NEW);
@@ -149,17 +144,11 @@ fn arrange(samba: &Samba, root: &Path) -> anyhow::Result<()> {
     fs::rename(private, new.join("private")).context("its directory `private`")
 }
 
-fn make_private(directory: &Path) -> anyhow::Result<()> {
-    let mode = fs::Permissions::from_mode(0o700);
-    fs::set_permissions(directory, mode).with_context(|| directory.display().to_string())
-}
-
 /// Where the result is.
 fn restore_twice(site: &Site, samba: &Samba, backup: &Path, smb_conf: &[u8]) -> anyhow::Result<PathBuf> {
     let place = |name: &str| Path::new(WORK).join(name);
     let [first, second, kept] = ["first", "second", "kept"].map(place);
-    fs::create_dir(WORK).context(WORK)?;
-    make_private(Path::new(WORK))?;
+    private_directory(Path::new(WORK), 0o700)?;
     for directory in [&first, &second, &kept] {
         fs::create_dir(directory).with_context(|| directory.display().to_string())?;
     }
