@@ -95,10 +95,8 @@ impl World {
     pub fn run(&mut self, id: BoxId, command: &str) -> Result<String> {
         self.vm(id).serial.skip();
         self.vm(id).serial.send(&format!("{command}\r"))?;
-        let output = self.expect(id, PROMPT, ANSWER_LIMIT).with_context(|| format!("run {command:?}"))?;
-        let output = output.trim_end_matches(PROMPT);
-        // The first line is the echo of the command.
-        Ok(output.split_once('\n').map_or("", |(_, rest)| rest).to_owned())
+        let said = self.expect(id, PROMPT, ANSWER_LIMIT).with_context(|| format!("run {command:?}"))?;
+        Ok(output_of_command(&said, PROMPT))
     }
 
     /// Gives a logged-in operator's new site file to the box; what it said.
@@ -131,9 +129,54 @@ impl World {
     pub fn shell(&mut self, id: BoxId, line: &str) -> Result<String> {
         self.vm(id).serial.skip();
         self.vm(id).serial.send(&format!("{line}\r"))?;
-        let output = self.expect(id, ROOT_PROMPT, ANSWER_LIMIT).with_context(|| format!("run {line:?}"))?;
-        let output = output.trim_end_matches(ROOT_PROMPT);
-        // The first line is the echo of the command.
-        Ok(output.split_once('\n').map_or("", |(_, rest)| rest).to_owned())
+        let said = self.expect(id, ROOT_PROMPT, ANSWER_LIMIT).with_context(|| format!("run {line:?}"))?;
+        Ok(output_of_command(&said, ROOT_PROMPT))
+    }
+}
+
+/// What a command printed, of everything from its echo to the next prompt.
+fn output_of_command(said: &str, prompt: &str) -> String {
+    let said = without_kernel_messages(said);
+    let output = said.strip_suffix(prompt).unwrap_or(&said);
+    // The first line is the echo of the command.
+    output.split_once('\n').map_or("", |(_, rest)| rest).to_owned()
+}
+
+/// The kernel writes each message in one piece, wherever another program's line has got to.
+fn without_kernel_messages(said: &str) -> String {
+    let mut kept = String::with_capacity(said.len());
+    let mut rest = said;
+    while let Some(start) = rest.find('[') {
+        let (before, from_bracket) = rest.split_at(start);
+        kept.push_str(before);
+        rest = match kernel_message(from_bracket) {
+            Some(message) => &from_bracket[message.len()..],
+            None => {
+                kept.push('[');
+                &from_bracket[1..]
+            }
+        };
+    }
+    kept + rest
+}
+
+/// The whole line when it begins like `[  284.928525] `: seconds since the boot in at least five places.
+fn kernel_message(text: &str) -> Option<&str> {
+    let (stamp, _) = text.strip_prefix('[')?.split_once("] ")?;
+    let (seconds, micros) = stamp.split_once('.')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_stamp =
+        seconds.len() >= 5 && is_number(seconds.trim_start()) && micros.len() == 6 && is_number(micros);
+    is_stamp.then(|| text.split_inclusive('\n').next()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_s_message_anywhere_is_no_output() {
+        let said = "echo $((1[    1.000001] a\n+2))\n[  284.928525] kontor: b\n150 1[12345.000000] [x] c\n49 [1.5] [\nroot# ";
+        assert_eq!(output_of_command(said, ROOT_PROMPT), "150 149 [1.5] [\n");
     }
 }

@@ -102,11 +102,7 @@ impl Scene {
         seen: usize,
     ) -> Result<String> {
         world.eventually(limit, |world| {
-            // A message of the kernel may cut the echo of the command anywhere: the quotes in the middle keep
-            // every piece of it from reading like a line of the log.
-            let (head, tail) = pattern.split_at(pattern.len() / 2);
-            let log =
-                self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{head}''{tail}'"))?;
+            let log = self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{pattern}'"))?;
             let lines: Vec<&str> = log.lines().filter(|line| line.contains(pattern)).collect();
             ensure!(lines.len() > seen, "no {pattern:?} in the log of {service}:\n{log}");
             Ok(lines[seen].to_owned())
