@@ -13,6 +13,7 @@ pub mod interface;
 pub mod notify;
 pub mod notify_socket;
 pub mod packet;
+mod seccomp;
 pub mod signal;
 pub mod spawn;
 pub mod udp;

@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::seccomp;
+
 /// A Linux capability by its number in `linux/capability.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -51,8 +53,8 @@ const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 pub enum Identity {
     /// Root with every capability.
     Root,
-    /// This user and group (same number), no supplementary groups, only these capabilities, and no way
-    /// to gain others.
+    /// This user and group (same number), no supplementary groups, only these capabilities, no way
+    /// to gain others, and none of the system calls that no service needs (`seccomp`).
     User {
         /// User and group id.
         id: u32,
@@ -84,7 +86,8 @@ pub struct Launch {
     pub oom_score_adjust: i16,
 }
 
-/// Makes `command` run as root with these capabilities alone, and no way to gain others.
+/// Makes `command` run as root with these capabilities alone, no way to gain others, and none of the system calls that no
+/// service needs.
 pub fn confine(command: &mut Command, capabilities: &[Capability]) {
     let identity = Identity::User { id: 0, capabilities: capabilities.to_vec() };
     let setup = Setup::new(&identity, None, 0, 0);
@@ -185,8 +188,9 @@ impl Setup {
             check(libc::setresgid(id, id, id))?;
             check(libc::setresuid(id, id, id))?;
             self.set_capabilities()?;
-            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         }
+        seccomp::install()
     }
 
     /// # Safety

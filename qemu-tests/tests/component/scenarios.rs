@@ -64,7 +64,9 @@ fn is_confined(headquarters: &Headquarters) -> Result<()> {
         let mask = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap_or_default();
         let mask = u64::from_str_radix(mask.trim(), 16)?;
         ensure!(FORBIDDEN.iter().all(|bit| mask & (1 << bit) == 0), "{process} may {mask:x}");
-        ensure!(status.contains("NoNewPrivs:\t1"), "{process}: {status}");
+        for confined in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+            ensure!(status.contains(confined), "{process}: {status}");
+        }
     }
     Ok(())
 }
