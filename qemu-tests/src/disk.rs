@@ -51,7 +51,7 @@ impl Disk {
     /// # Errors
     /// When it does not fit, or any I/O error.
     pub fn write_seed(&self, site: &str) -> Result<()> {
-        let content = xtask::image::seed::seed(site, 0)?;
+        let content = xtask::image::seed::seed(site, None, 0)?;
         self.write(PartitionKind::Seed, &content)
     }
 

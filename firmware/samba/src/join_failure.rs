@@ -71,10 +71,16 @@ impl JoinFailure {
         }
     }
 
-    /// Whether it may pass by itself, so that the same secret is worth another try.
+    /// Whether it may pass by itself, so that the same secret is worth another try: lines come back, and clocks get their time.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        *self == Unreachable
+        matches!(self, Unreachable | Clock)
+    }
+
+    /// Whether another secret is needed. Anything else, people may put right without one: at headquarters, in the site file.
+    #[must_use]
+    pub fn is_of_the_account(&self) -> bool {
+        matches!(self, Secret | Account | Rights)
     }
 
     /// For an operator: what is wrong, and what to do about it.
@@ -85,7 +91,7 @@ impl JoinFailure {
             Secret => format!("{realm} knows no user {user} with this password; it is forgotten, type it again"),
             Account => format!("the account {user} is locked, disabled or expired, or its password is"),
             Clock => "the clocks of this box and of headquarters differ by more than 5 minutes, which Kerberos refuses; \
-                      let both have their time by NTP, then type the password again"
+                      both are to have their time by NTP"
                 .to_owned(),
             Rights => format!("{user} may not join computers to {realm}; take a domain administrator"),
             NameTaken => format!(
@@ -173,10 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_line_that_is_down_is_worth_waiting_for() {
-        assert!(Unreachable.may_pass());
-        assert!(
-            [Secret, Account, Clock, Rights, NameTaken, RealmUnknown].iter().all(|other| !other.may_pass())
-        );
+    fn lines_and_clocks_are_worth_waiting_for_and_another_account_is_asked_for_where_it_helps() {
+        assert!(Unreachable.may_pass() && Clock.may_pass());
+        assert!([Secret, Account, Rights, NameTaken, RealmUnknown].iter().all(|other| !other.may_pass()));
+        assert!([Secret, Account, Rights].iter().all(JoinFailure::is_of_the_account));
+        assert!([Clock, NameTaken, RealmUnknown, Unreachable].iter().all(|other| !other.is_of_the_account()));
     }
 }

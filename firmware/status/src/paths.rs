@@ -38,6 +38,8 @@ pub const STATE: &str = "/state";
 pub const STATE_SITE: &str = "/state/site/site.toml";
 /// The last site that validated and was applied.
 pub const STATE_SITE_GOOD: &str = "/state/site/good.toml";
+/// What came with the seed beside the site file, for root alone.
+pub const STATE_SECRETS: &str = "/state/site/secrets";
 /// Lease journal of dhcpd.
 pub const STATE_LEASES: &str = "/state/dhcpd/leases.journal";
 /// WAN lease of netd, for INIT-REBOOT.

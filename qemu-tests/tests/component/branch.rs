@@ -16,7 +16,7 @@ const HEALING_LIMIT: Duration = Duration::from_secs(300);
 pub(crate) fn joins_as_member(directory: &Path, program: &Path) -> Result<()> {
     let mut company = Company::found(directory, program, "member")?;
     is_refused_with_the_reason(&mut company)?;
-    company.join()?;
+    joins_with_the_seed(&mut company)?;
     let note = directory.join("note");
     fs::write(&note, "from the branch")?;
     company.logs_on("anna", &format!("put {} note", note.display()))?;
@@ -52,6 +52,20 @@ fn refuses(company: &mut Company, user: &str, reason: &str) -> Result<()> {
     let (joined, said) = company.branch.join(user, PASSWORD)?;
     ensure!(!joined && said.contains(reason), "{said}\n{}", company.branch.log());
     company.branch.stop().map(drop)
+}
+
+/// Nobody types anything: a password that is refused is wiped, and so is the one that was of use.
+fn joins_with_the_seed(company: &mut Company) -> Result<()> {
+    let file = company.branch.seed_join("Administrator", "wrong")?;
+    drop(company.branch.start_and_wait_for("the seed's password was refused; it is wiped")?);
+    ensure!(!file.exists(), "it is still there");
+    company.branch.stop()?;
+    company.branch.seed_join("Administrator", PASSWORD)?;
+    company.branch.start()?;
+    let log = company.branch.log();
+    ensure!(log.contains("the seed's password was accepted; it is wiped") && !file.exists(), "{log}");
+    ensure!(!log.contains(PASSWORD), "the password is in the log: {log}");
+    Ok(())
 }
 
 /// By `DOMAIN\name`, with the same numbers on every member.

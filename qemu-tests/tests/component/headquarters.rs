@@ -140,9 +140,14 @@ impl Headquarters {
     fn run_command(&self, run: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["component", "run", "--root"]).arg(&self.root);
-        for (flag, name) in
-            [("--state", "state"), ("--run", run), ("--site", "site.toml"), ("--board", "board.toml")]
-        {
+        let places = [
+            ("--state", "state"),
+            ("--run", run),
+            ("--site", "site.toml"),
+            ("--board", "board.toml"),
+            ("--join", "join"),
+        ];
+        for (flag, name) in places {
             command.arg(flag).arg(self.directory.join(name));
         }
         command
@@ -176,6 +181,13 @@ impl Headquarters {
         let output = child.wait_with_output()?;
         let said = [output.stdout, output.stderr].concat();
         Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Gives the component a password to join its domain with as the seed of a new box does.
+    pub(crate) fn seed_join(&self, user: &str, password: &str) -> Result<PathBuf> {
+        let file = self.directory.join("join");
+        fs::write(&file, format!("{user}\n{password}\n"))?;
+        Ok(file)
     }
 
     /// Waits until the component that was started is ready; returns what that took.

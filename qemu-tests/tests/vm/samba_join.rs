@@ -1,7 +1,7 @@
 //! A branch's box becomes a file server in the domain of its headquarters, whose box is at the other end of a line.
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Result, ensure};
 use qemu_tests::console::site_with_root_shell;
@@ -21,6 +21,9 @@ zone = "internal"
 ports = ["port3"]
 address = "10.99.0.1/30"
 "#;
+const CONSOLE: &str = "kontor> ";
+const HOUR_S: u64 = 3600;
+const CLOCKS_DIFFER: &str = "the clocks of this box and of headquarters differ by more than 5 minutes";
 const NOT_JOINED: &str = "not joined: give the password of somebody who may join computers";
 
 /// The default office with other names, for a root shell.
@@ -83,31 +86,52 @@ impl Company {
         shell(&self.headquarters, world, &format!("{user} add anna {PASSWORD}")).map(drop)
     }
 
-    /// An operator gives a password at the branch's console, and nobody sees it; what the box said.
-    fn join_as(&self, world: &mut World, password: &str) -> Result<String> {
+    /// An operator gives a password at the branch's console, and nobody sees it; what the box said until `answer`.
+    fn join_as(&self, world: &mut World, password: &str, answer: &str) -> Result<String> {
         let branch = self.branch.office.gateway;
         world.vm(branch).serial.skip();
         world.vm(branch).serial.send("samba join Administrator\r")?;
         world.expect(branch, "Password of Administrator: ", Office::LEASE_LIMIT)?;
         world.vm(branch).serial.send(&format!("{password}\r"))?;
-        let said = world.expect(branch, "kontor> ", START_LIMIT)?;
+        let said = world.expect(branch, answer, START_LIMIT)?;
         ensure!(!world.vm(branch).serial.text().contains(password), "the password was shown: {said}");
         Ok(said)
     }
 
-    /// A wrong password first: it is refused, and the box waits for another.
+    /// A wrong password first: it is refused, and the box waits for another. The right one is worth waiting for the time.
     fn join(&self, world: &mut World) -> Result<()> {
-        world.log_in(self.branch.office.gateway)?;
+        let branch = self.branch.office.gateway;
+        world.log_in(branch)?;
         status_says(world, &self.branch.office, NOT_JOINED)?;
-        let said = self.join_as(world, WRONG_PASSWORD)?;
+        let said = self.join_as(world, WRONG_PASSWORD, CONSOLE)?;
         ensure!(said.contains("knows no user Administrator with this password"), "{said}");
         status_says(world, &self.branch.office, NOT_JOINED)?;
+        self.set_clock(world, HOUR_S)?;
+        self.join_as(world, PASSWORD, CLOCKS_DIFFER)?;
+        // The operator leaves, and somebody puts the clock right.
+        world.vm(branch).serial.send("\x03")?;
+        world.expect(branch, CONSOLE, Office::LEASE_LIMIT)?;
+        self.set_clock(world, 0)?;
         let began = Instant::now();
-        let said = self.join_as(world, PASSWORD)?;
-        ensure!(said.contains("joined AD.OFFICE.INTERNAL as member"), "{said}");
-        println!("samba in a machine: joined in {:.0} s", began.elapsed().as_secs_f32());
-        world.open_shell(self.branch.office.gateway)?;
-        wait_until_up(&self.branch, world)
+        world.open_shell(branch)?;
+        wait_until_up(&self.branch, world)?;
+        println!(
+            "samba in a machine: joined {:.0} s after its clock was right",
+            began.elapsed().as_secs_f32()
+        );
+        let status = self.branch.shell(world, "kontor ctl status | grep '^samba '")?;
+        ensure!(status.contains("serves as member"), "{status}");
+        Ok(())
+    }
+
+    /// So many seconds ahead of everybody else.
+    fn set_clock(&self, world: &mut World, ahead_s: u64) -> Result<()> {
+        let branch = self.branch.office.gateway;
+        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        world.open_shell(branch)?;
+        self.branch.shell(world, &format!("date -s @{}", now_s + ahead_s))?;
+        world.vm(branch).serial.send("exit\r")?;
+        world.expect(branch, CONSOLE, Office::LEASE_LIMIT).map(drop)
     }
 
     /// A PC of the branch finds the file server, and a user of the domain reaches its share.
@@ -121,7 +145,7 @@ impl Company {
     }
 }
 
-/// A wrong password is refused, the right one joins, and both offices are served all the while.
+/// A wrong password is refused, a wrong clock waited for, the right password joins, and both offices are served all the while.
 pub(crate) fn member(world: &mut World) -> Result<()> {
     let company = Company::found(world)?;
     company.make_domain(world)?;

@@ -3,7 +3,9 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::{Context, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
+use kontor_config::Site;
+use kontor_config::site::SambaRole;
 
 use crate::flash::usage::Kernel;
 use crate::flash::{Source, Target, write};
@@ -16,6 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask flash target/images/branch.img /dev/sdX                     asks before it writes
   cargo xtask flash target/images/branch.img /dev/sdX --site office.toml  with its office in it
+  cargo xtask flash target/images/branch.img /dev/sdX --site office.toml --join joiner.txt
+                                                                          and joins its domain by itself
   cargo xtask flash target/images/branch.img disk.img --size 8192         into a new file, for a virtual machine";
 
 /// Write an image to a disk or a file, read it back, and say whether it is right
@@ -29,6 +33,10 @@ pub struct Args {
     /// Give the box this site file, which it imports at its first boot, instead of the image's own
     #[arg(long, value_name = "FILE")]
     pub site: Option<Utf8PathBuf>,
+    /// Have the box join the domain of the site file by itself, as soon as it reaches headquarters. The file has two lines: a
+    /// user who may join computers, and the password; both are wiped on the box when the domain has accepted or refused them
+    #[arg(long, value_name = "FILE", requires = "site")]
+    pub join: Option<Utf8PathBuf>,
     /// Check the site file against this machine's ports: the name of a file in board/ [default: that for any machine]
     #[arg(long, short, value_name = "NAME", requires = "site")]
     pub board: Option<String>,
@@ -70,9 +78,28 @@ fn read_seed(args: &Args) -> Result<Vec<u8>> {
     let product = Product::load(&workspace.product(&args.product))?;
     let boards = BoardFile::load_all(&product, &workspace)?;
     let board = named_board(args.board.as_deref(), &product, &boards)?;
-    kontor_config::Site::parse(path.as_str(), &text, &board.board)
+    let site = Site::parse(path.as_str(), &text, &board.board)
         .map_err(|report| anyhow::anyhow!("{path} has mistakes\n\n{report}"))?;
-    seed::seed(&text, product.epoch_s()?)
+    let join = args.join.as_ref().map(|file| read_join(file, path, &site)).transpose()?;
+    seed::seed(&text, join.as_deref(), product.epoch_s()?)
+}
+
+/// Who joins which domain: a mistake is found here, and not in a cupboard far away.
+fn read_join(file: &Utf8Path, site_file: &Utf8Path, site: &Site) -> Result<String> {
+    let joins = site.samba.as_ref().is_some_and(|samba| samba.role != SambaRole::Dc);
+    ensure!(
+        joins,
+        "--join: {site_file} has no [samba] with role \"rodc\" or \"member\", so there is no domain to join"
+    );
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let is_whole = matches!(*lines, [user, password] if !user.trim().is_empty() && !password.is_empty());
+    ensure!(
+        is_whole,
+        "{file} is to have two lines: the name of a user who may join computers, and the password"
+    );
+    ensure!(!lines[0].contains('%'), "{file}, line 1: {:?} is no name of a user", lines[0]);
+    Ok(text)
 }
 
 /// A new file has nothing to lose, so nobody is asked.

@@ -82,7 +82,7 @@ impl Plan {
             release,
             table: disk::layout(&product.partition_mib),
             seed: site_text(options, &product, &boards)?
-                .map(|site| seed::seed(&site, epoch_s))
+                .map(|site| seed::seed(&site, None, epoch_s))
                 .transpose()?,
             output: ordinary(options.output.clone().unwrap_or_else(default_output))?,
             product,

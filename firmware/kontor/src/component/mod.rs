@@ -21,6 +21,7 @@ mod ready;
 mod root;
 mod runner;
 mod samba;
+mod seeded;
 mod service;
 mod setup;
 mod snapshots;
@@ -33,7 +34,8 @@ use outside::Follow;
 /// How the process inside is called, by which `main` tells it from PID 1 of the box.
 pub(crate) const INSIDE: &str = "kontor-component";
 
-const USAGE: &str = "usage: kontor component run --root DIR --state DIR --run DIR --site FILE --board FILE
+const USAGE: &str =
+    "usage: kontor component run --root DIR --state DIR --run DIR --site FILE --board FILE [--join FILE]
        kontor component exec --run DIR -- NAME [arguments]
        kontor component join --run DIR USER
        kontor component preload --run DIR
@@ -46,6 +48,7 @@ run   runs the component whose root directory is given, until SIGTERM
       --run    where it says how it is doing
       --site   the office's site file
       --board  the machine's board file
+      --join   two lines, user and password, to join a domain with; wiped when they have been used
 exec  runs one of the component's operator commands, or a program by its absolute path
 join  gives the component the password of USER, from standard input, to join the domain of its site file
 preload
@@ -64,6 +67,8 @@ struct Places {
     run: PathBuf,
     site: PathBuf,
     board: PathBuf,
+    /// Where a password to join a domain with may lie.
+    join: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -72,6 +77,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "run" => outside::run(&Places::of_a_directory(rest)?, Follow::Nothing),
         "exec" => exec::run(rest),
         "join" => join::run(rest),
+        join::FROM_FILE => join::run_from_file(rest),
         "preload" => exec::preload(rest),
         "service" => match rest {
             [name] => service::run(name),
@@ -120,7 +126,7 @@ impl Places {
     }
 
     fn parse(args: &[String]) -> anyhow::Result<Self> {
-        let [mut root, mut state, mut run, mut site, mut board] = [const { None }; 5];
+        let [mut root, mut state, mut run, mut site, mut board, mut join] = [const { None }; 6];
         let mut words = args.iter();
         while let Some(flag) = words.next() {
             let place = match flag.as_str() {
@@ -129,6 +135,7 @@ impl Places {
                 "--run" => &mut run,
                 "--site" => &mut site,
                 "--board" => &mut board,
+                "--join" => &mut join,
                 _ => bail!("{flag:?} is not an option of `run`\n{USAGE}"),
             };
             let value = words.next().with_context(|| format!("{flag} needs a path\n{USAGE}"))?;
@@ -144,6 +151,7 @@ impl Places {
             run: given(run, "--run")?,
             site: given(site, "--site")?,
             board: given(board, "--board")?,
+            join,
         })
     }
 }

@@ -24,6 +24,7 @@ use nix::unistd::Pid;
 
 use super::image::Root;
 use super::office::Office;
+use super::seeded::Seeded;
 use super::snapshots::until_next;
 use super::{INSIDE, Places};
 
@@ -94,8 +95,8 @@ fn session(places: &Places, office: &Office, signals: &mut Signals, own: &File) 
         child.kill()?;
     }
     let changed = || has_changed(places, office);
-    let hourly = Hourly::new(places, office);
-    let ended = attend(&mut child, &ours, signals, changed, hourly, &office.role);
+    let others = (Hourly::new(places, office), Seeded::new(places));
+    let ended = attend(&mut child, &ours, signals, changed, others, &office.role);
     let _ = fs::remove_file(&pid_file);
     written.with_context(|| pid_file.display().to_string())?;
     ended
@@ -152,7 +153,7 @@ fn attend(
     channel: &UnixStream,
     signals: &mut Signals,
     changed: impl Fn() -> bool,
-    mut hourly: Hourly,
+    (mut hourly, mut seeded): (Hourly, Seeded),
     role: &str,
 ) -> anyhow::Result<End> {
     let notifier = Notifier::from_environment();
@@ -172,10 +173,11 @@ fn attend(
             return Ok(why);
         }
         hourly.turn();
+        seeded.turn();
         let deadlines = [told.as_ref().map(|(deadline, _)| *deadline), hourly.due];
         wait(signals, channel, deadlines.into_iter().flatten().min());
         // Closed before everybody in there is gone, which may take a while on a disk that hangs.
-        channel = channel.filter(|channel| pass_on(channel, &notifier));
+        channel = channel.filter(|channel| pass_on(channel, &notifier, &mut seeded));
         for signal in signals.by_ref() {
             let why = match signal {
                 Signal::SIGCHLD => continue,
@@ -235,14 +237,17 @@ fn wait(signals: &Signals, channel: Option<&UnixStream>, deadline: Option<Instan
 }
 
 /// False when nothing will come any more.
-fn pass_on(mut channel: &UnixStream, notifier: &Notifier) -> bool {
+fn pass_on(mut channel: &UnixStream, notifier: &Notifier, seeded: &mut Seeded) -> bool {
     let mut said = [0; 4096];
     let Ok(length) = channel.read(&mut said) else { return true };
     for message in Message::parse(&said[..length]) {
         match message {
             Message::Ready => notifier.ready(),
             Message::Watchdog => notifier.watchdog(),
-            Message::Status(text) => notifier.status(&text),
+            Message::Status(text) => {
+                notifier.status(&text);
+                seeded.hear(&text);
+            }
         }
     }
     length > 0

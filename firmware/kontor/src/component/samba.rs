@@ -28,7 +28,8 @@ pub(super) mod restore;
 mod swap;
 mod tool;
 
-pub(super) use counter::{ANSWER_END, COUNTER};
+pub(super) use counter::{ANSWER_END, COUNTER, ONCE, PATIENT};
+pub(super) use join::WAITS;
 
 use super::certificate;
 

@@ -75,6 +75,7 @@ fn places(shipped: &Shipped, paths: &Paths) -> Places {
         run: run_directory(name),
         site: paths.site(),
         board: paths.board.clone(),
+        join: Some(Path::new(paths::STATE_SECRETS).join(format!("{name}-join"))),
     }
 }
 

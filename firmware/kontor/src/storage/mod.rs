@@ -22,6 +22,7 @@ mod directories;
 mod disk;
 mod prober;
 mod seed;
+mod space;
 mod state;
 mod table;
 mod watch;

@@ -1,4 +1,4 @@
-//! Whether a disk answers: a thread reads from it, and may hang in the place of the daemon.
+//! Whether a disk answers, and what room is on it: a thread asks it, and may hang in the place of the daemon.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,10 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use kontor_boot::health::Answer;
+use kontor_status::paths;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use super::space::Room;
 
 /// Between two reads: often enough to tell people soon, rarely enough not to matter to any disk.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -17,10 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) struct Prober {
     questions: Sender<PathBuf>,
-    answers: Receiver<io::Result<()>>,
+    answers: Receiver<(io::Result<()>, Option<Room>)>,
     /// When the question was put that has not been answered yet.
     waiting: Option<Instant>,
     last: Answer,
+    room: Option<Room>,
     next: Instant,
 }
 
@@ -30,19 +34,21 @@ impl Prober {
         let (to_answer, answers) = channel();
         std::thread::Builder::new().name("prober".into()).spawn(move || {
             for device in to_ask {
-                if to_answer.send(read(&device)).is_err() {
+                let answer = read(&device);
+                if to_answer.send((answer, Room::on(Path::new(paths::DATA)))).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Self { questions, answers, waiting: None, last: Answer::Good, next: Instant::now() })
+        Ok(Self { questions, answers, waiting: None, last: Answer::Good, room: None, next: Instant::now() })
     }
 
     /// What is known of `device`; asks it again when it is time. Never waits.
     pub(super) fn ask(&mut self, device: Option<PathBuf>) -> Answer {
         match self.answers.try_recv() {
-            Ok(answer) => {
+            Ok((answer, room)) => {
                 self.waiting = None;
+                self.room = room;
                 self.last = if answer.is_ok() { Answer::Good } else { Answer::Error };
             }
             Err(TryRecvError::Empty) if self.waiting.is_some_and(|since| since.elapsed() > PATIENCE) => {
@@ -55,6 +61,11 @@ impl Prober {
             self.waiting = self.questions.send(device).is_ok().then(Instant::now);
         }
         self.last
+    }
+
+    /// Where `data` is, when the disk answered last; without one it is somebody else's.
+    pub(super) fn room(&self) -> Option<Room> {
+        self.room
     }
 }
 

@@ -19,6 +19,7 @@ use kontor_sys::uevent::{UeventSocket, wait_readable};
 use nix::mount::{MntFlags, umount2};
 
 use super::prober::Prober;
+use super::space::Space;
 use super::{SYSTEM, change_status};
 use crate::ctl::control;
 
@@ -62,6 +63,8 @@ struct Watcher {
     told: Option<Trouble>,
     /// Whether people know that `data` has given up.
     data_told: bool,
+    /// What they know of the room on it.
+    space_told: Space,
 }
 
 /// Name and sequence number of a disk: one that is plugged in again has another number.
@@ -83,6 +86,7 @@ impl Watcher {
             detaching: None,
             told: None,
             data_told: false,
+            space_told: Space::default(),
         })
     }
 
@@ -95,6 +99,7 @@ impl Watcher {
         let action = self.health.observe(self.started.elapsed(), seen);
         self.tell();
         self.tell_of_data();
+        self.tell_of_space();
         match action {
             None => {}
             Some(Action::Detach) => self.detach(),
@@ -149,6 +154,29 @@ impl Watcher {
         } else {
             eprintln!("the data file system is writable again: starting components");
             ask("restart components");
+        }
+    }
+
+    fn tell_of_space(&mut self) {
+        let mounted = state_of(paths::DATA) != Mount::Absent;
+        let room = self.prober.room().filter(|_| mounted);
+        // Another disk is another matter.
+        let space = room.map_or(Space::default(), |room| self.space_told.after(room));
+        let before = std::mem::replace(&mut self.space_told, space);
+        if before == space {
+            return;
+        }
+        match space.problem() {
+            Some(problem) => eprintln!("error: {problem}"),
+            None if mounted => eprintln!("there is room on the data file system again"),
+            None => {}
+        }
+        let replace = |status: &mut StorageStatus| {
+            status.problems.retain(|problem| Some(problem.as_str()) != before.problem());
+            status.problems.extend(space.problem().map(str::to_owned));
+        };
+        if let Err(error) = change_status(replace) {
+            eprintln!("error: {error:#}");
         }
     }
 

@@ -107,7 +107,7 @@ fn everything_but_the_inside_of_state_and_data_is_covered() {
 fn another_seed_replaces_all_of_the_image_s() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::open(&image(directory.path())).unwrap();
-    let wanted = seed::seed("schema = 1\n", 0).unwrap();
+    let wanted = seed::seed("schema = 1\n", None, 0).unwrap();
     let layout = source.layout(source.length(), Some(wanted.clone())).unwrap();
     let entry = layout.table.find(PartitionKind::Seed).unwrap();
     let found: Vec<&Segment> =

@@ -1,7 +1,7 @@
 //! Where somebody who may join computers gives the password: a socket in the component's private RAM.
 //!
-//! One line with the user, one with the password come in; lines for people go out, the last one with the outcome. Nothing of
-//! it is ever a file.
+//! One line with the user, one with the password and one that says how patient they are come in; lines for people go out, the
+//! last one with the outcome. Nothing of it is ever a file here.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,6 +19,9 @@ use super::tool::Account;
 pub(crate) const COUNTER: &str = "/run/kontor/join.sock";
 /// How the last line begins, joined or not.
 pub(crate) const ANSWER_END: [&str; 2] = ["joined: ", "refused: "];
+/// The third line of one who is to be tried again where a person would rather be asked, and of that person.
+pub(crate) const PATIENT: &str = "patient";
+pub(crate) const ONCE: &str = "once";
 /// Who connects has everything ready to be sent.
 const READ_LIMIT: Duration = Duration::from_secs(2);
 /// User and password are far shorter.
@@ -31,6 +34,7 @@ pub(super) struct Counter(UnixListener);
 /// Somebody who has given a password and waits for the outcome, or does not any more.
 pub(super) struct Applicant {
     pub(super) account: Account,
+    pub(super) is_patient: bool,
     stream: UnixStream,
 }
 
@@ -72,8 +76,9 @@ impl Applicant {
         let mut lines = BufReader::new((&stream).take(MAX_ASKED)).lines();
         let mut next = || lines.next().context("cut short")?.context("cut short");
         let account = Account { user: next()?, password: next()? };
+        let is_patient = next()? == PATIENT;
         drop(lines);
-        Ok(Self { account, stream })
+        Ok(Self { account, is_patient, stream })
     }
 
     /// How it goes; to the log as well, by the caller.

@@ -18,6 +18,8 @@ use super::{SMB_CONF, identity, role};
 use crate::component::office;
 use crate::component::outside::private_directory;
 
+/// How the box says that it waits for somebody.
+pub(crate) const WAITS: &str = "not joined: give the password";
 /// While headquarters does not answer: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// LDAP, which every domain controller has.
@@ -51,7 +53,7 @@ pub(super) fn until_joined(site: &Site, samba: &Samba) -> anyhow::Result<()> {
             Err(failure) => failure,
         };
         let reason = failure.reason(site, samba, &applicant.account.user);
-        if !failure.may_pass() {
+        if !failure.may_pass() && (!applicant.is_patient || failure.is_of_the_account()) {
             println!("not joined: {reason}");
             applicant.answer(Err(&reason));
             applicant = join.wait_for_somebody(&counter);
@@ -84,7 +86,7 @@ impl Join<'_> {
     }
 
     fn wait_for_somebody(&self, counter: &Counter) -> Applicant {
-        self.say("not joined: give the password of somebody who may join computers: samba join USER");
+        self.say(&format!("{WAITS} of somebody who may join computers: samba join USER"));
         loop {
             if let Some(applicant) = counter.next(None) {
                 return applicant;
