@@ -104,11 +104,22 @@ fn right_table_is_read() {
         recycle_bin: false,
         previous_versions: false,
         audit: false,
+        quota: None,
         encrypt: false,
     };
     assert_eq!(samba.shares[1], archive);
     assert_eq!(samba.shares[0].write, ["Sales", "anna.weiß"]);
     assert!(samba.shares[0].recycle_bin && !samba.homes);
+}
+
+#[test]
+fn a_share_may_have_an_amount_of_space() {
+    let quota = |text: &str| {
+        samba(&replaced(&[("recycle-bin = true", &format!("quota = \"{text}\""))])).shares[0].quota
+    };
+    assert_eq!(quota("20 GiB"), Some(20 << 30));
+    assert_eq!(quota("16MiB"), Some(16 << 20));
+    assert_eq!(quota("1024 TiB"), Some(1 << 50));
 }
 
 #[test]
@@ -162,6 +173,9 @@ fn role_and_its_keys() {
     refuse("server-is-box", &[("10.1.0.11", "192.168.77.1")]);
     refuse("server-multicast", &[("10.1.0.11", "224.0.0.1")]);
     refuse("server-twice", &[("10.1.0.11", "10.1.0.10")]);
+    refuse("quota-format", &[("recycle-bin = true", "quota = \"20 GB\"")]);
+    refuse("quota-too-small", &[("recycle-bin = true", "quota = \"15 MiB\"")]);
+    refuse("quota-too-large", &[("recycle-bin = true", "quota = \"99999999999999 TiB\"")]);
     refuse("site-format", &[("\"North\"", "\"North/East\"")]);
 }
 

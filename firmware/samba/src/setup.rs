@@ -62,9 +62,25 @@ pub fn name_arguments(site: &Site, smb_conf: &str, scratch: &str) -> Vec<String>
     // A host name has letters, digits and hyphens: nothing that a filter would take for something else.
     let filter = format!("(sAMAccountName={}$)", netbios_name(site));
     let search = words(&[NET, "ads", "search", &filter, "distinguishedName", "-s", smb_conf]);
+    [search, elsewhere(scratch)].concat()
+}
+
+/// Asks headquarters what time it is there; [`clock_offset_s`] reads the answer. As [`name_arguments`], but nobody needs an
+/// account for it.
+#[must_use]
+pub fn time_arguments(smb_conf: &str, scratch: &str) -> Vec<String> {
+    [words(&[NET, "ads", "info", "-s", smb_conf]), elsewhere(scratch)].concat()
+}
+
+/// By how many seconds headquarters' clock is ahead of this one's, from what `net ads info` says.
+#[must_use]
+pub fn clock_offset_s(said: &str) -> Option<i64> {
+    said.lines().find_map(|line| line.strip_prefix("Server time offset:")?.trim().parse().ok())
+}
+
+fn elsewhere(scratch: &str) -> Vec<String> {
     let directories = ["private dir", "state directory", "cache directory", "lock directory"];
-    let elsewhere = directories.map(|name| format!("--option={name}={scratch}"));
-    [search, elsewhere.to_vec()].concat()
+    directories.map(|name| format!("--option={name}={scratch}")).to_vec()
 }
 
 /// What `net ads search` says when it has found nothing.
@@ -77,4 +93,17 @@ fn network_options(site: &Site) -> [String; 2] {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_at_headquarters_is_read_where_it_is_told() {
+        let said = "LDAP server: 10.99.0.1\nServer time: Thu, 26 Nov 2026 15:35:35 UTC\nServer time offset: -3599\n\n";
+        assert_eq!(clock_offset_s(said), Some(-3599));
+        assert_eq!(clock_offset_s("Didn't find the ldap server!\n"), None);
+        assert_eq!(clock_offset_s("Server time offset: soon\n"), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! btrfs beyond what every file system has: growing, subvolumes and snapshots (btrfs-ioctl(2)).
+//! btrfs beyond what every file system has: growing, subvolumes, snapshots and quotas (btrfs-ioctl(2)).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,17 +26,45 @@ struct VolArgsV2 {
     name: [u8; 4040],
 }
 
+/// `struct btrfs_ioctl_quota_ctl_args`.
+#[repr(C)]
+struct QuotaCtlArgs {
+    command: u64,
+    status: u64,
+}
+
+/// `struct btrfs_ioctl_qgroup_limit_args`.
+#[repr(C)]
+struct QgroupLimitArgs {
+    /// Zero: that of the subvolume that the call is made on.
+    group: u64,
+    flags: u64,
+    max_referenced: u64,
+    max_exclusive: u64,
+    reserved_referenced: u64,
+    reserved_exclusive: u64,
+}
+
+/// `BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA`, since Linux 6.7.
+const ENABLE_SIMPLE_QUOTA: u64 = 4;
+/// `BTRFS_QGROUP_LIMIT_MAX_RFER`: of the limits, only this one is set.
+const MAX_REFERENCED: u64 = 1;
+/// Takes a limit away (`CLEAR_VALUE` in the kernel's `qgroup.c`).
+const NO_LIMIT: u64 = u64::MAX;
 const SUBVOL_RDONLY: u64 = 1 << 1;
 
 // The functions these macros make are public to this file only; their names are the kernel's.
 #[allow(missing_docs, unreachable_pub)]
 mod ioctl {
-    use super::{VolArgs, VolArgsV2};
+    use super::{QgroupLimitArgs, QuotaCtlArgs, VolArgs, VolArgsV2};
 
     nix::ioctl_write_ptr!(resize, 0x94, 3, VolArgs);
     nix::ioctl_write_ptr!(subvol_create, 0x94, 14, VolArgs);
     nix::ioctl_write_ptr!(snap_destroy, 0x94, 15, VolArgs);
     nix::ioctl_write_ptr!(snap_create_v2, 0x94, 23, VolArgsV2);
+    nix::ioctl_readwrite!(quota_ctl, 0x94, 40, QuotaCtlArgs);
+    // It reads its argument, whatever its number says.
+    nix::ioctl_read!(qgroup_limit, 0x94, 43, QgroupLimitArgs);
 }
 
 /// Grows the file system mounted at `mount_point` to its device.
@@ -98,6 +126,36 @@ pub fn remove_subvolume(parent: &File, child: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the file system of `directory` count what each subvolume takes, from now on; does nothing where it does.
+///
+/// # Errors
+/// The kernel's.
+pub fn enable_quotas(directory: &File) -> io::Result<()> {
+    let mut args = QuotaCtlArgs { command: ENABLE_SIMPLE_QUOTA, status: 0 };
+    // SAFETY: the kernel reads and writes the argument, which lives until it returns.
+    unsafe { ioctl::quota_ctl(directory.as_raw_fd(), &raw mut args)? };
+    Ok(())
+}
+
+/// Sets how many bytes `subvolume` may take; without a number, any.
+///
+/// # Errors
+/// The kernel's; `ENOTCONN` when nothing is counted on this file system.
+pub fn limit(subvolume: &File, bytes: Option<u64>) -> io::Result<()> {
+    let max_referenced = bytes.unwrap_or(NO_LIMIT);
+    let mut args = QgroupLimitArgs {
+        group: 0,
+        flags: MAX_REFERENCED,
+        max_referenced,
+        max_exclusive: 0,
+        reserved_referenced: 0,
+        reserved_exclusive: 0,
+    };
+    // SAFETY: the kernel reads the argument, which lives until it returns.
+    unsafe { ioctl::qgroup_limit(subvolume.as_raw_fd(), &raw mut args)? };
+    Ok(())
+}
+
 /// As the kernel wants it: one component of a path, and zeros.
 fn name<const LENGTH: usize>(text: &OsStr) -> io::Result<[u8; LENGTH]> {
     let bytes = text.as_bytes();
@@ -117,6 +175,7 @@ mod tests {
     #[test]
     fn arguments_have_the_kernel_s_size() {
         assert_eq!((size_of::<VolArgs>(), size_of::<VolArgsV2>()), (4096, 4096));
+        assert_eq!((size_of::<QuotaCtlArgs>(), size_of::<QgroupLimitArgs>()), (16, 48));
     }
 
     #[test]

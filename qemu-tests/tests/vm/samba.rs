@@ -31,7 +31,13 @@ domain = "OFFICE"
 name = "team"
 write = ["Domain Users"]
 previous-versions = true
+[[samba.share]]
+name = "small"
+write = ["Domain Users"]
+quota = "16 MiB"
 "#;
+/// More than the share `small` may take.
+const LARGE_MIB: u32 = 24;
 
 /// A box that is to be a domain controller, with a root shell.
 pub(crate) fn options() -> BoxOptions {
@@ -74,6 +80,7 @@ pub(crate) fn domain_controller(world: &mut World) -> Result<()> {
     speaks_smb(&scene, world)?;
     add_user(&scene, world)?;
     previous_versions(&scene, world)?;
+    a_share_has_its_limit(&scene, world)?;
     world.eventually(START_LIMIT, |world| world.signed_time(scene.office.pc, BOX, OWN_ACCOUNT))?;
     let used = scene.shell(world, "cat /sys/fs/cgroup/kontor/samba/memory.current")?;
     println!("samba in a machine: {} bytes of memory", used.trim());
@@ -132,18 +139,31 @@ fn previous_versions(scene: &Scene, world: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// A client that writes more is told, and the other share takes it.
+fn a_share_has_its_limit(scene: &Scene, world: &mut World) -> Result<()> {
+    let large = "/data/component/samba/backup/large";
+    shell(scene, world, &format!("dd if=/dev/zero of={large} bs=1M count={LARGE_MIB}"))?;
+    let put = "put /var/backup/large large";
+    let refused = scene.shell(world, &client("small", put))?;
+    ensure!(refused.contains("NT_STATUS_DISK_FULL"), "{refused}");
+    let size = scene.shell(world, &client("small", "du"))?;
+    ensure!(size.contains("16384 blocks of size 1024"), "it is not shown: {size}");
+    smbclient(scene, world, &format!("{put}; rm large"))?;
+    shell(scene, world, &format!("rm {large}")).map(drop)
+}
+
 /// A PC's program, in the component, that must succeed.
 pub(crate) fn smbclient(scene: &Scene, world: &mut World, commands: &str) -> Result<String> {
-    shell(scene, world, &client(commands))
+    shell(scene, world, &client("team", commands))
 }
 
 /// The same that may fail; what it said.
 pub(crate) fn smbclient_says(scene: &Scene, world: &mut World, commands: &str) -> Result<String> {
-    scene.shell(world, &client(commands))
+    scene.shell(world, &client("team", commands))
 }
 
-fn client(commands: &str) -> String {
-    format!("kontor ctl samba smbclient //127.0.0.1/team -U {USER}%{PASSWORD} -c '{commands}'")
+fn client(share: &str, commands: &str) -> String {
+    format!("kontor ctl samba smbclient //127.0.0.1/{share} -U {USER}%{PASSWORD} -c '{commands}'")
 }
 
 /// One byte of the image is another one: it does not start, the box says so and goes on.

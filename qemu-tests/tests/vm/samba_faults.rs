@@ -21,6 +21,8 @@ const BACK: &str = "ready again after";
 const STARTS: &str = "Starting process";
 /// Of a data file system that is read-only.
 const GIVEN_UP: &str = "the data file system has given up writing";
+/// Of one without space.
+const FULL: &str = "the data file system is full";
 /// What the kernel needs for a page here and there, and Samba for nothing.
 const TINY_LIMIT: &str = "16M";
 /// A file for which there is half the space: so much through emulation and encryption takes some seconds.
@@ -174,12 +176,14 @@ impl Domain {
         ensure!(refused.contains("NT_STATUS_DISK_FULL"), "{refused}");
         let said = self.fill(world, "")?;
         ensure!(said.contains("No space left"), "/data has no end: {said}");
+        self.status(world, |status| status.contains(FULL))?;
         self.office_is_unharmed(world)?;
         let starts = self.said(world, STARTS)?;
         samba::shell(&self.scene, world, "kontor ctl restart samba")?;
         self.says(world, STARTS, starts)?;
         self.office_is_unharmed(world)?;
         samba::shell(&self.scene, world, "rm /data/fill; sync")?;
+        self.status(world, |status| !status.contains(FULL))?;
         samba::wait_until_up(&self.scene, world)?;
         samba::smbclient(&self.scene, world, "rm large; put /var/backup/large large; rm large").map(drop)
     }

@@ -1,6 +1,7 @@
 //! Keys, types and formats of `[samba]` and `[[samba.share]]`.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use super::{ipv4, values};
 use crate::document::{At, Shape, Table, Wrong};
@@ -22,8 +23,11 @@ pub(super) const SAMBA: Shape = Shape {
 const SHARE: Shape = Shape {
     title: "[[samba.share]]",
     required: &["name"],
-    optional: &["comment", "read", "write", "recycle-bin", "previous-versions", "audit", "encrypt"],
+    optional: &["comment", "read", "write", "recycle-bin", "previous-versions", "quota", "audit", "encrypt"],
 };
+
+/// Below, the file system's own needs are of the same order; above, no disk is.
+const QUOTA: RangeInclusive<u64> = 16 << 20..=1 << 50;
 
 #[derive(Debug)]
 pub(crate) struct RawSamba {
@@ -45,6 +49,7 @@ pub(crate) struct RawShare {
     pub(crate) write: Vec<At<String>>,
     pub(crate) recycle_bin: bool,
     pub(crate) previous_versions: bool,
+    pub(crate) quota: Option<At<u64>>,
     pub(crate) audit: bool,
     pub(crate) encrypt: bool,
 }
@@ -70,10 +75,21 @@ fn read_share(table: &Table<'_>, findings: &mut Findings) -> Option<RawShare> {
     let accounts = |list: Option<At<Vec<At<String>>>>| list.map(|list| list.value).unwrap_or_default();
     let recycle_bin = flag(table, "recycle-bin", findings);
     let previous_versions = flag(table, "previous-versions", findings);
+    let quota = table.parsed("quota", findings, quota);
     let audit = flag(table, "audit", findings);
     let encrypt = flag(table, "encrypt", findings);
     let (read, write) = (accounts(read), accounts(write));
-    Some(RawShare { name: name?, comment, read, write, recycle_bin, previous_versions, audit, encrypt })
+    Some(RawShare {
+        name: name?,
+        comment,
+        read,
+        write,
+        recycle_bin,
+        previous_versions,
+        quota,
+        audit,
+        encrypt,
+    })
 }
 
 fn flag(table: &Table<'_>, key: &str, findings: &mut Findings) -> bool {
@@ -99,6 +115,23 @@ fn comment(text: &str) -> Result<String, Wrong> {
         "the share's comment cannot be shown",
         "at most 128 characters on one line, without % and \\",
     ))
+}
+
+/// `"20 GiB"`: in bytes.
+fn quota(text: &str) -> Result<u64, Wrong> {
+    const UNITS: [(&str, u32); 3] = [("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let bytes = UNITS.iter().find_map(|(unit, shift)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    let wrong = |message| {
+        Wrong::new(message, "for example \"500 MiB\", \"20 GiB\" or \"2 TiB\"; from 16 MiB to 1024 TiB")
+    };
+    match bytes {
+        Some(bytes) if QUOTA.contains(&bytes) => Ok(bytes),
+        Some(_) => Err(wrong(format!("a share of {text} is too small or too large"))),
+        None => Err(wrong(format!("`{text}` is no amount of space"))),
+    }
 }
 
 impl RawSamba {
@@ -137,6 +170,7 @@ impl RawShare {
             write: values(self.write),
             recycle_bin: self.recycle_bin,
             previous_versions: self.previous_versions,
+            quota: self.quota.map(|quota| quota.value),
             audit: self.audit,
             encrypt: self.encrypt,
         }

@@ -60,6 +60,8 @@ pub struct Share {
     pub recycle_bin: bool,
     /// Whether snapshots are offered as previous versions.
     pub previous_versions: bool,
+    /// How many bytes it may take, with its recycle bin and what only its previous versions still have.
+    pub quota: Option<u64>,
     /// Whether changes are logged with the user's name.
     pub audit: bool,
     /// Whether connections without encryption are refused.

@@ -11,12 +11,14 @@ use kontor_component::{MANIFEST_PATH, Manifest};
 use serde::{Deserialize, Serialize};
 
 mod certificate;
+mod errands;
 mod exec;
 mod image;
 mod join;
 mod office;
 mod outside;
 mod processes;
+mod quotas;
 mod ready;
 mod root;
 mod runner;
@@ -24,6 +26,7 @@ mod samba;
 mod seeded;
 mod service;
 mod setup;
+mod shares;
 mod snapshots;
 
 pub(crate) use exec::tool;
@@ -41,6 +44,7 @@ const USAGE: &str =
        kontor component preload --run DIR
        kontor component service NAME
        kontor component snapshot NAME
+       kontor component quotas NAME
 
 run   runs the component whose root directory is given, until SIGTERM
       --root   its root, read-only in the component
@@ -56,7 +60,9 @@ preload
 service
       runs the component NAME of this box's release, from its image; PID 1 starts this
 snapshot
-      makes a previous version of every share of this box that has them, now";
+      makes a previous version of every share of this box that has them, now
+quotas
+      gives every share of this box the room that the site file says";
 
 /// Where everything is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,6 +88,10 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "service" => match rest {
             [name] => service::run(name),
             _ => bail!("which component?\n{USAGE}"),
+        },
+        "quotas" => match rest {
+            [name] => quotas::run(name),
+            _ => bail!("of which component?\n{USAGE}"),
         },
         "snapshot" => match rest {
             [name] => snapshots::run(name),

@@ -26,6 +26,8 @@ pub(super) struct Office {
     files: Vec<(&'static str, String)>,
     /// Shares that snapshots are taken of.
     pub(super) snapshots: Vec<String>,
+    /// Every share, and how many bytes it may take.
+    pub(super) quotas: Vec<(String, Option<u64>)>,
     /// What all that was made from.
     texts: Texts,
 }
@@ -49,9 +51,9 @@ impl Office {
             samba::NAME => samba::office(&site),
             name => bail!("this firmware knows no component {name:?}"),
         };
-        let snapshots = samba::snapshots(&site);
+        let (snapshots, quotas) = (samba::snapshots(&site), samba::quotas(&site));
         let host_name = site.office.host_name;
-        Ok(told.map(|(role, files)| Self { role, host_name, files, snapshots, texts }))
+        Ok(told.map(|(role, files)| Self { role, host_name, files, snapshots, quotas, texts }))
     }
 
     /// Whether a component that has been told this has nothing new to hear from `other`: of a site file, most is none of

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use kontor_supervise::Message;
@@ -22,10 +22,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::errands::Errands;
 use super::image::Root;
 use super::office::Office;
-use super::seeded::Seeded;
-use super::snapshots::until_next;
 use super::{INSIDE, Places};
 
 /// What is wrong when the kernel refuses.
@@ -95,8 +94,8 @@ fn session(places: &Places, office: &Office, signals: &mut Signals, own: &File) 
         child.kill()?;
     }
     let changed = || has_changed(places, office);
-    let others = (Hourly::new(places, office), Seeded::new(places));
-    let ended = attend(&mut child, &ours, signals, changed, others, &office.role);
+    let errands = Errands::new(places, office);
+    let ended = attend(&mut child, &ours, signals, changed, errands, &office.role);
     let _ = fs::remove_file(&pid_file);
     written.with_context(|| pid_file.display().to_string())?;
     ended
@@ -153,7 +152,7 @@ fn attend(
     channel: &UnixStream,
     signals: &mut Signals,
     changed: impl Fn() -> bool,
-    (mut hourly, mut seeded): (Hourly, Seeded),
+    mut errands: Errands,
     role: &str,
 ) -> anyhow::Result<End> {
     let notifier = Notifier::from_environment();
@@ -172,12 +171,11 @@ fn attend(
             child.wait()?;
             return Ok(why);
         }
-        hourly.turn();
-        seeded.turn();
-        let deadlines = [told.as_ref().map(|(deadline, _)| *deadline), hourly.due];
+        errands.turn();
+        let deadlines = [told.as_ref().map(|(deadline, _)| *deadline), errands.due()];
         wait(signals, channel, deadlines.into_iter().flatten().min());
         // Closed before everybody in there is gone, which may take a while on a disk that hangs.
-        channel = channel.filter(|channel| pass_on(channel, &notifier, &mut seeded));
+        channel = channel.filter(|channel| pass_on(channel, &notifier, &mut errands));
         for signal in signals.by_ref() {
             let why = match signal {
                 Signal::SIGCHLD => continue,
@@ -193,39 +191,6 @@ fn attend(
     }
 }
 
-/// What is done every hour, by a process of its own: a disk may hang.
-struct Hourly {
-    component: String,
-    due: Option<Instant>,
-    running: Option<Child>,
-}
-
-impl Hourly {
-    fn new(places: &Places, office: &Office) -> Self {
-        let wanted = matches!(places.root, Root::Image(_)) && !office.snapshots.is_empty();
-        let due = wanted.then(|| Instant::now() + until_next(SystemTime::now()));
-        Self { component: places.name.clone(), due, running: None }
-    }
-
-    fn turn(&mut self) {
-        let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
-        self.running.take_if(ended);
-        if self.due.is_none_or(|due| due > Instant::now()) {
-            return;
-        }
-        self.due = Some(Instant::now() + until_next(SystemTime::now()));
-        if self.running.is_some() {
-            eprintln!("error: the snapshots of an hour ago are not done yet");
-            return;
-        }
-        let words = ["component", "snapshot", &self.component];
-        match Command::new("/proc/self/exe").args(words).stdin(Stdio::null()).spawn() {
-            Ok(child) => self.running = Some(child),
-            Err(error) => eprintln!("error: no snapshots: {error}"),
-        }
-    }
-}
-
 fn wait(signals: &Signals, channel: Option<&UnixStream>, deadline: Option<Instant>) {
     let readers = [Some(signals.as_fd()), channel.map(AsFd::as_fd)].into_iter().flatten();
     let mut fds: Vec<PollFd> = readers.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -237,17 +202,15 @@ fn wait(signals: &Signals, channel: Option<&UnixStream>, deadline: Option<Instan
 }
 
 /// False when nothing will come any more.
-fn pass_on(mut channel: &UnixStream, notifier: &Notifier, seeded: &mut Seeded) -> bool {
+fn pass_on(mut channel: &UnixStream, notifier: &Notifier, errands: &mut Errands) -> bool {
     let mut said = [0; 4096];
     let Ok(length) = channel.read(&mut said) else { return true };
     for message in Message::parse(&said[..length]) {
+        errands.hear(&message);
         match message {
             Message::Ready => notifier.ready(),
             Message::Watchdog => notifier.watchdog(),
-            Message::Status(text) => {
-                notifier.status(&text);
-                seeded.hear(&text);
-            }
+            Message::Status(text) => notifier.status(&text),
         }
     }
     length > 0

@@ -65,6 +65,12 @@ pub(super) fn snapshots(site: &Site) -> Vec<String> {
     shares.filter(|share| share.previous_versions).map(|share| share.name.clone()).collect()
 }
 
+/// Every share, and how many bytes it may take.
+pub(super) fn quotas(site: &Site) -> Vec<(String, Option<u64>)> {
+    let shares = site.samba.iter().flat_map(|samba| &samba.shares);
+    shares.map(|share| (share.name.clone(), share.quota)).collect()
+}
+
 /// As the site file and the manifest call it.
 pub(super) const fn role(role: SambaRole) -> &'static str {
     match role {

@@ -1,7 +1,6 @@
 //! Previous versions: snapshots of the shares that have them, every hour, thinned out as they age.
 //!
-//! Taken from outside the component, whose services cannot remove what is here. A component is not trusted: where it could
-//! put a link in a directory's place, none is followed.
+//! Taken from outside the component, whose services cannot remove what is here.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,11 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use kontor_sys::btrfs;
 use nix::dir::Dir;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::office::Office;
-use super::service;
+use super::shares::{self, directory};
 use crate::calendar;
 
 /// Between two snapshots.
@@ -41,12 +38,8 @@ pub(super) fn until_next(now: SystemTime) -> Duration {
 /// # Errors
 /// When one of them failed; the others were taken.
 pub(super) fn run(component: &str) -> Result<()> {
-    let places = service::places_of(component)?;
-    let office = Office::of(&places)?.with_context(|| format!("the site file has no [{component}]"))?;
+    let (office, shares) = shares::open(component)?;
     ensure!(!office.snapshots.is_empty(), "no share has `previous-versions = true`");
-    let shares = File::open(places.state.join(SHARES)).context("there are no shares yet")?;
-    ensure!(btrfs::is_btrfs(&shares)?, "{} is not on btrfs, which snapshots need", places.state.display());
-    let shares = Flock::lock(shares, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
     let failed: Vec<String> = office
         .snapshots
         .iter()
@@ -60,8 +53,6 @@ pub(super) fn run(component: &str) -> Result<()> {
     }
 }
 
-/// The component's directory of shares among what it keeps.
-const SHARES: &str = "shares";
 /// Beside the shares, see kontor-samba.
 const SNAPSHOTS: &str = ".snapshots";
 
@@ -78,11 +69,6 @@ fn one(shares: &File, share: &str, now: SystemTime) -> Result<()> {
             .with_context(|| format!("cannot remove {old}"))?;
     }
     Ok(())
-}
-
-fn directory(parent: &File, name: &str) -> io::Result<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    Ok(openat(parent.as_fd(), Path::new(name), flags, Mode::empty())?.into())
 }
 
 fn made(parent: &File, name: &str) -> io::Result<File> {

@@ -11,6 +11,7 @@ use kontor_boot::health::Answer;
 use kontor_status::paths;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use super::is_mounted;
 use super::space::Room;
 
 /// Between two reads: often enough to tell people soon, rarely enough not to matter to any disk.
@@ -35,7 +36,9 @@ impl Prober {
         std::thread::Builder::new().name("prober".into()).spawn(move || {
             for device in to_ask {
                 let answer = read(&device);
-                if to_answer.send((answer, Room::on(Path::new(paths::DATA)))).is_err() {
+                // Where nothing is mounted, it would be the root's, which has no room.
+                let room = is_mounted(paths::DATA).then(|| Room::on(Path::new(paths::DATA))).flatten();
+                if to_answer.send((answer, room)).is_err() {
                     return;
                 }
             }

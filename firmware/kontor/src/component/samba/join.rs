@@ -13,7 +13,7 @@ use kontor_samba::{JoinFailure, NO_COMPUTER};
 use kontor_sys::notify::Notifier;
 
 use super::counter::{Applicant, Counter};
-use super::tool::{Account, Outcome, run_as};
+use super::tool::{Account, Outcome, run, run_as};
 use super::{SMB_CONF, identity, role};
 use crate::component::office;
 use crate::component::outside::private_directory;
@@ -30,6 +30,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const SEARCH_LIMIT: Duration = Duration::from_secs(60);
 /// A whole directory comes over the line: 3 s for a small one on the spot, and the line may be slow.
 const JOIN_LIMIT: Duration = Duration::from_secs(1800);
+/// What Kerberos allows (RFC 4120, section 8.2).
+const CLOCK_SKEW_S: u64 = 300;
 /// What a search keeps is forgotten with the component.
 const SCRATCH: &str = "/run/kontor/join";
 /// The tools make their databases in it, and not the directory.
@@ -106,6 +108,9 @@ impl Join<'_> {
         if !self.samba.servers.iter().any(|server| answers((*server, LDAP).into())) {
             return Ok(Err(JoinFailure::Unreachable));
         }
+        if clocks_differ()? {
+            return Ok(Err(JoinFailure::Clock));
+        }
         if let Err(failure) = self.may_have_name(account)? {
             return Ok(Err(failure));
         }
@@ -143,6 +148,14 @@ impl Join<'_> {
         let is_free = outcome.said.contains(NO_COMPUTER) || identity::is_unfinished();
         Ok(if is_free { Ok(()) } else { Err(JoinFailure::NameTaken) })
     }
+}
+
+/// Some of the tools join all the same, and then nobody gets a ticket. Where nobody tells the time, they say why.
+fn clocks_differ() -> anyhow::Result<bool> {
+    fs::create_dir_all(SCRATCH)?;
+    let outcome = run(&kontor_samba::time_arguments(&smb_conf(), SCRATCH), SEARCH_LIMIT)?;
+    let offset_s = kontor_samba::clock_offset_s(&outcome.said);
+    Ok(offset_s.is_some_and(|offset_s| offset_s.unsigned_abs() > CLOCK_SKEW_S))
 }
 
 fn smb_conf() -> String {
