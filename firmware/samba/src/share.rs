@@ -104,10 +104,6 @@ pub(crate) fn share_section(samba: &Samba, share: &Share) -> Section {
         section.set("shadow:basedir", &path);
         section.set("shadow:localtime", "no");
     }
-    if let Some(quota) = share.quota {
-        // What Windows shows; the file system sets the limit itself.
-        section.set("max disk size", &(quota >> 20).to_string());
-    }
     if share.audit {
         section.set_all(AUDIT);
     }

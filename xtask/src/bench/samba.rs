@@ -29,12 +29,14 @@ use crate::tools::Tools;
 use crate::workspace::Workspace;
 use crate::{component, image};
 
+mod roles;
+
 const COMPONENT: &str = "samba";
 const PLAIN: &str = "plain_debian";
 const SMB: u16 = 445;
 const SIZE_MIB: usize = 1024;
 const BOX: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
-const USER: &str = "bench%Correct-Horse-7";
+const PASSWORD: &str = "Correct-Horse-7";
 /// A domain is made before the first round.
 const UP_LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks whether somebody listens.
@@ -90,6 +92,7 @@ pub fn run(common: &Common) -> Result<Report> {
     }
     report.detail.insert("image_kib".to_owned(), image::budget::kib(rig.image_bytes).into());
     report.detail.insert("domain_made_s".to_owned(), rig.domain_made_s.into());
+    report.detail.insert("pss_by_role_kib".to_owned(), roles::measure(&rig, &common.fetch)?);
     Ok(report)
 }
 
@@ -159,26 +162,10 @@ impl Rig {
 
     /// The domain, a user and the plain root's configuration, by the component.
     fn make_domain(&mut self) -> Result<()> {
-        let (mut running, took) = self.up(self.start_ours()?)?;
+        let (mut running, took) = self.up(self.start_ours()?, BOX)?;
         self.domain_made_s = took;
-        for words in [
-            ["user", "add", "bench", "Correct-Horse-7"].as_slice(),
-            &["user", "setexpiry", "bench", "--noexpiry"],
-        ] {
-            let mut command = Command::new(&self.program);
-            command.args([
-                "component",
-                "exec",
-                "--run",
-                self.folder.join("run").as_str(),
-                "--",
-                "samba-tool",
-            ]);
-            process::run({
-                command.args(words);
-                command
-            })?;
-        }
+        self.samba_tool(&["user", "add", "bench", PASSWORD])?;
+        self.samba_tool(&["user", "setexpiry", "bench", "--noexpiry"])?;
         let configuration = self.folder.join("configuration");
         fs::create_dir_all(&configuration)?;
         let pid = fs::read_to_string(self.folder.join("run/pid"))?;
@@ -222,14 +209,42 @@ impl Rig {
     }
 
     fn start_ours(&self) -> Result<Running> {
+        self.start_component(&self.folder)
+    }
+
+    /// With everything it needs in `folder`.
+    fn start_component(&self, folder: &Utf8Path) -> Result<Running> {
         let mut command = Command::new(&self.program);
         command.args(["component", "run", "--root", self.sealed.as_str()]);
-        for (flag, name) in
-            [("--state", "state"), ("--run", "run"), ("--site", "site.toml"), ("--board", "board.toml")]
-        {
-            command.args([flag, self.folder.join(name).as_str()]);
+        let places = [
+            ("--state", "state"),
+            ("--run", "run"),
+            ("--site", "site.toml"),
+            ("--board", "board.toml"),
+            ("--join", "join"),
+        ];
+        for (flag, name) in places {
+            command.args([flag, folder.join(name).as_str()]);
         }
         self.start(command)
+    }
+
+    /// The box's DNS service, for the site file in `folder`.
+    fn start_names(&self, folder: &Utf8Path) -> Result<Running> {
+        for name in ["site", "dnsd"] {
+            fs::create_dir_all(folder.join(name))?;
+        }
+        fs::copy(folder.join("site.toml"), folder.join("site/site.toml"))?;
+        let mut command = Command::new(&self.program);
+        command.args(["dnsd", "--run", folder.as_str(), "--board", folder.join("board.toml").as_str()]);
+        self.start(command)
+    }
+
+    fn samba_tool(&self, words: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.args(["component", "exec", "--run", self.folder.join("run").as_str(), "--", "samba-tool"]);
+        command.args(words);
+        process::run(command).map(drop)
     }
 
     fn start_plain(&self) -> Result<Running> {
@@ -254,8 +269,8 @@ impl Rig {
     }
 
     /// Waits until somebody answers on port 445; how long that took.
-    fn up(&self, mut running: Running) -> Result<(Running, f64)> {
-        let address = SocketAddr::from((BOX, SMB));
+    fn up(&self, mut running: Running, address: Ipv4Addr) -> Result<(Running, f64)> {
+        let address = SocketAddr::from((address, SMB));
         while TcpStream::connect(address).is_err() {
             let ended = running.child.try_wait()?;
             if ended.is_some() || running.began.elapsed() > UP_LIMIT {
@@ -271,18 +286,18 @@ impl Rig {
     fn figures(&self, start: impl FnOnce() -> Result<Running>) -> Result<Figures> {
         // What the one before has written goes to the disk in nobody's time.
         nix::unistd::sync();
-        let (mut running, start_s) = self.up(start()?)?;
-        self.wait_for_log_on(&running)?;
-        let write_s = self.client(&format!("put {} file", self.folder.join("source")))?;
-        let read_s = self.client("get file /dev/null")?;
+        let (mut running, start_s) = self.up(start()?, BOX)?;
+        self.wait_for_log_on(&running, BOX)?;
+        let write_s = self.client(BOX, &format!("put {} file", self.folder.join("source")))?;
+        let read_s = self.client(BOX, "get file /dev/null")?;
         let pss_kib = pss_of_tree(running.child.id())?;
         running.stop()?;
         Ok(Figures { start_s, write_s, read_s, pss_kib })
     }
 
-    fn wait_for_log_on(&self, running: &Running) -> Result<()> {
+    fn wait_for_log_on(&self, running: &Running, address: Ipv4Addr) -> Result<()> {
         loop {
-            match self.client("ls") {
+            match self.client(address, "ls") {
                 Ok(_) => return Ok(()),
                 Err(error) if running.began.elapsed() > UP_LIMIT => return Err(error),
                 Err(_) => std::thread::sleep(LOOK),
@@ -291,10 +306,11 @@ impl Rig {
     }
 
     /// Runs one command of the client; how long it took, in seconds.
-    fn client(&self, command: &str) -> Result<f64> {
+    fn client(&self, address: Ipv4Addr, command: &str) -> Result<f64> {
         let began = Instant::now();
         let mut client = self.tools.command("smbclient")?;
-        client.args([&format!("//{BOX}/bench"), "-U", USER, "-c", command]);
+        let user = format!("OFFICE\\bench%{PASSWORD}");
+        client.args([&format!("//{address}/bench"), "-U", &user, "-c", command]);
         process::run(client)?;
         Ok(began.elapsed().as_secs_f64())
     }

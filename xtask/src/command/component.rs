@@ -200,17 +200,9 @@ pub fn read_site(path: &Utf8Path, board: &Utf8Path) -> Result<Site> {
 /// # Errors
 /// When the kernel refuses, or the tools for it cannot be had.
 pub fn office_network(site: &Site, fetch: &FetchOptions) -> Result<()> {
-    let workspace = Workspace::locate();
-    let mut lock = checked_lock(&workspace)?;
-    let cache = Cache::open(fetch)?;
-    cache.provide(&mut lock, &[PEERS_SET])?;
-    let tools = Tools::prepare_set(PEERS_SET, &lock, &cache, workspace.target())?;
+    let tools = peers(fetch)?;
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network of its own")?;
-    let ip = |arguments: String| {
-        let mut command = tools.command("ip")?;
-        command.args(arguments.split(' '));
-        process::run(command).map(drop)
-    };
+    let ip = |arguments: String| ip(&tools, &arguments);
     ip("link set lo up".to_owned())?;
     for (number, network) in site.networks_in(Zone::Internal).enumerate() {
         let (name, address) = (network.interface(), network.static_address());
@@ -221,6 +213,28 @@ pub fn office_network(site: &Site, fetch: &FetchOptions) -> Result<()> {
         address.map_or(Ok(()), |address| ip(format!("address add {address} dev {name}")))?;
     }
     Ok(())
+}
+
+/// The programs of the peers' set, `ip` among them.
+///
+/// # Errors
+/// When they cannot be had.
+pub fn peers(fetch: &FetchOptions) -> Result<Tools> {
+    let workspace = Workspace::locate();
+    let mut lock = checked_lock(&workspace)?;
+    let cache = Cache::open(fetch)?;
+    cache.provide(&mut lock, &[PEERS_SET])?;
+    Tools::prepare_set(PEERS_SET, &lock, &cache, workspace.target())
+}
+
+/// Runs `ip` in the present name space.
+///
+/// # Errors
+/// What it says.
+pub fn ip(tools: &Tools, arguments: &str) -> Result<()> {
+    let mut command = tools.command("ip")?;
+    command.args(arguments.split(' '));
+    process::run(command).map(drop)
 }
 
 /// Unless a component runs on it.

@@ -18,8 +18,8 @@ pub(super) struct Errands {
     /// When the next snapshots are due, where there are any.
     snapshots_due: Option<Instant>,
     snapshots: Option<Child>,
-    /// Whether shares may have limits: on a box they are subvolumes.
-    limits: bool,
+    /// Where shares are subvolumes, which can have limits.
+    on_a_box: bool,
     quotas: Option<Child>,
     seeded: Seeded,
 }
@@ -33,7 +33,7 @@ impl Errands {
             component: places.name.clone(),
             snapshots_due,
             snapshots: None,
-            limits: on_a_box && !office.quotas.is_empty(),
+            on_a_box,
             quotas: None,
             seeded: Seeded::new(places),
         }
@@ -48,9 +48,20 @@ impl Errands {
     pub(super) fn hear(&mut self, message: &Message) {
         match message {
             // The directories of its shares are there now.
-            Message::Ready if self.limits => self.quotas = self.start("quotas"),
+            Message::Ready => self.set_quotas(),
             Message::Status(text) => self.seeded.hear(text),
-            _ => {}
+            Message::Watchdog => {}
+        }
+    }
+
+    /// One in which nothing has changed that the component itself must be told.
+    pub(super) fn hear_of_new_site(&mut self) {
+        self.set_quotas();
+    }
+
+    fn set_quotas(&mut self) {
+        if self.on_a_box && self.quotas.is_none() {
+            self.quotas = self.start("quotas");
         }
     }
 

@@ -179,7 +179,10 @@ fn attend(
         for signal in signals.by_ref() {
             let why = match signal {
                 Signal::SIGCHLD => continue,
-                Signal::SIGHUP if told.is_some() || !changed() => continue,
+                Signal::SIGHUP if told.is_some() || !changed() => {
+                    errands.hear_of_new_site();
+                    continue;
+                }
                 Signal::SIGHUP => End::Changed,
                 _ => End::Asked,
             };
