@@ -24,6 +24,12 @@ pub struct Manifest {
     pub memory_mib: u32,
     /// Processes at most, all services together.
     pub processes: u32,
+    /// Of what form its state is: raised with a release whose programs write what those of the release before cannot read.
+    #[serde(default = "first")]
+    pub state_version: u32,
+    /// How state of an older form becomes newer, one for each step.
+    #[serde(default)]
+    pub migration: Vec<Migration>,
     /// What of it is writable and survives.
     #[serde(default)]
     pub state: Vec<StateDirectory>,
@@ -38,6 +44,31 @@ pub struct Manifest {
     /// Programs that operators call by name.
     #[serde(default)]
     pub command: Vec<OperatorCommand>,
+    /// What makes a backup of what cannot be copied while it is used.
+    #[serde(default)]
+    pub backup: Vec<Backup>,
+}
+
+/// A program that brings state from one form to the next, before anything else of the component runs. Cut short, it is run
+/// again.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Migration {
+    /// The form before it; afterwards it is one more.
+    pub from: u32,
+    /// Program (absolute path in the component) and arguments.
+    pub command: Vec<String>,
+}
+
+/// A program that makes a backup while the component runs: files in one of its state directories, which can be copied.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Backup {
+    /// In which roles; in every one when empty.
+    #[serde(default)]
+    pub role: Vec<String>,
+    /// Program (absolute path in the component) and arguments.
+    pub command: Vec<String>,
 }
 
 /// A directory that lies on `data` and is bound into the component's root.
@@ -85,6 +116,9 @@ pub struct Service {
     /// When a daemon counts as ready.
     #[serde(default)]
     pub ready: Ready,
+    /// How often `ready` is looked at again while it runs, in seconds. A service that is not found so for three times as long hangs,
+    /// and is started anew; without a number nobody looks.
+    pub health_s: Option<u32>,
     /// Capabilities; it runs as root of the component with these alone.
     #[serde(default)]
     pub capability: Vec<Capability>,
@@ -178,6 +212,10 @@ fn directory_mode() -> String {
     "0755".to_owned()
 }
 
+const fn first() -> u32 {
+    1
+}
+
 const fn start_s() -> u32 {
     60
 }
@@ -215,6 +253,8 @@ impl Manifest {
         }
         check_name("component", &self.name)?;
         self.validate_state()?;
+        self.validate_migrations()?;
+        self.backup.iter().try_for_each(|backup| check_command("backup", &backup.command))?;
         self.meeting.iter().try_for_each(Meeting::validate)?;
         let mut earlier = BTreeSet::new();
         for service in &self.service {
@@ -244,6 +284,22 @@ impl Manifest {
             directory.permissions()?;
         }
         Ok(())
+    }
+
+    fn validate_migrations(&self) -> Result<(), Error> {
+        if !self.migration.iter().map(|migration| migration.from).eq(1..self.state_version) {
+            return invalid(format!(
+                "state-version is {}: one [[migration]] from each number before it is needed, in order, and no other",
+                self.state_version
+            ));
+        }
+        self.migration.iter().try_for_each(|migration| check_command("migration", &migration.command))
+    }
+
+    /// What makes a backup in a role.
+    #[must_use]
+    pub fn backup(&self, role: &str) -> Option<&Backup> {
+        self.backup.iter().find(|backup| in_role(&backup.role, role))
     }
 
     /// The services of a role, in start order; whom they follow is limited to the same role.
@@ -308,6 +364,16 @@ impl Service {
             None => return invalid(format!("service {:?}: command is empty", self.name)),
         }
         self.ready.command.first().map_or(Ok(()), |program| check_path(program))?;
+        match self.health_s {
+            Some(_) if self.ready.is_notified() || self.kind == Kind::OneShot => {
+                return invalid(format!(
+                    "service {:?}: health-s needs a daemon with ports or a command in `ready`",
+                    self.name
+                ));
+            }
+            Some(0) => return invalid(format!("service {:?}: health-s is at least 1", self.name)),
+            _ => {}
+        }
         match self.after.iter().find(|name| !earlier.contains(name.as_str())) {
             Some(name) => invalid(format!(
                 "service {:?} is ordered after {name:?}, which is not declared before it",
@@ -325,6 +391,12 @@ fn check_name(what: &str, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     invalid(format!("{what} {name:?}: a name has 1 to 32 lower-case letters, digits and hyphens"))
+}
+
+fn check_command(what: &str, command: &[String]) -> Result<(), Error> {
+    command
+        .first()
+        .map_or_else(|| invalid(format!("{what}: command is empty")), |program| check_path(program))
 }
 
 fn check_path(path: &str) -> Result<(), Error> {
@@ -393,6 +465,18 @@ mod tests {
         refused(&format!("{HEAD}[[service]]\nname = 'x'\ncommand = []"), "command is empty");
         refused(&format!("{HEAD}{SERVICE}ready = {{ command = ['wbinfo'] }}"), "is not an absolute path");
         refused(&format!("{HEAD}{SERVICE}ready = {{ udp = [88] }}"), "unknown field `udp`");
+        let migration = "[[migration]]\nfrom = 2\ncommand = ['/usr/bin/true']\n";
+        refused(&format!("{HEAD}{SERVICE}{migration}"), "one [[migration]] from each number before it");
+        refused(
+            &format!("state-version = 2\n{HEAD}{SERVICE}"),
+            "one [[migration]] from each number before it",
+        );
+        refused(&format!("{HEAD}{SERVICE}[[backup]]\ncommand = []"), "backup: command is empty");
+        refused(&format!("{HEAD}{SERVICE}health-s = 60"), "health-s needs a daemon with ports or a command");
+        refused(
+            &format!("{HEAD}{SERVICE}ready = {{ ports = [445] }}\nhealth-s = 0"),
+            "health-s is at least 1",
+        );
         refused(&format!("{HEAD}{SERVICE}capability = ['sys-module']"), "unknown variant `sys-module`");
         let state = "[[state]]\nname = 'var'\npath = '/var/../etc'\n";
         refused(&format!("{HEAD}{SERVICE}{state}"), "absolute path without");

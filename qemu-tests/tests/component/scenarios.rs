@@ -123,6 +123,12 @@ fn a_domain_is_never_overwritten(directory: &Path, program: &Path) -> Result<()>
     headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
     headquarters.stop()?;
 
+    let form = directory.join("state/state-version");
+    ensure!(fs::read_to_string(&form)? == "1\n", "it is of another form");
+    fs::write(&form, "2\n")?;
+    let error = headquarters.start().map_or_else(|error| format!("{error:#}"), |_| String::new());
+    ensure!(error.contains("its data was written by a newer release (form 2; this one knows 1)"), "{error}");
+    fs::write(&form, "1\n")?;
     headquarters.edit_site("realm = \"ad.office.internal\"", "realm = \"ad.other.example\"")?;
     let error = headquarters.start().map_or_else(|error| format!("{error:#}"), |_| String::new());
     ensure!(error.contains("realm is \"ad.office.internal\", and the site file now says"), "{error}");

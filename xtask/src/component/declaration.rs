@@ -13,8 +13,20 @@ use crate::workspace::Workspace;
 /// The file's name in a component's folder.
 pub const FILE: &str = "component.toml";
 /// The keys that the box reads; all others are the builder's.
-const RUN_TIME: [&str; 9] =
-    ["schema", "name", "memory-mib", "processes", "state", "meeting", "service", "port", "command"];
+const RUN_TIME: [&str; 12] = [
+    "schema",
+    "name",
+    "memory-mib",
+    "processes",
+    "state-version",
+    "migration",
+    "state",
+    "meeting",
+    "service",
+    "port",
+    "command",
+    "backup",
+];
 
 /// A validated declaration.
 #[derive(Debug)]

@@ -11,9 +11,11 @@ use kontor_sys::spawn::confine;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chdir, chroot};
 
+use super::capabilities::capabilities_of_tools;
+use super::office::Office;
 use super::outside::pid_inside;
-use super::runner::{capabilities_of_tools, environment};
-use super::samba::{self, passwords, restore};
+use super::runner::environment;
+use super::samba::{passwords, restore};
 use super::{INSIDE, join, manifest, service, snapshots};
 
 /// What is done from outside, because no tool inside could.
@@ -87,8 +89,14 @@ pub(crate) fn tool(component: &str, words: &[String]) -> anyhow::Result<()> {
         [word] if word == "preload" => return preload(&run),
         [word] if word == BACKUP => {
             ensure!(!is_preparing(&service::run_directory(component))?, "{component} is not ready yet");
+            let places = service::places_of(component)?;
+            let role =
+                Office::of(&places)?.with_context(|| format!("the site file has no [{component}]"))?.role;
+            let backup = manifest.backup(&role);
+            let backup =
+                backup.with_context(|| format!("as {role} it has nothing that needs a backup of its own"))?;
             let flags = run.into_iter().chain(["--".to_owned()]);
-            return self::run(&flags.chain(samba::backup()).collect::<Vec<_>>());
+            return self::run(&flags.chain(backup.command.iter().cloned()).collect::<Vec<_>>());
         }
         [word, ..] if word == restore::ARGUMENT => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -10,11 +10,13 @@ use anyhow::{Context, bail};
 use kontor_component::{MANIFEST_PATH, Manifest};
 use serde::{Deserialize, Serialize};
 
+mod capabilities;
 mod certificate;
 mod errands;
 mod exec;
 mod image;
 mod join;
+mod migration;
 mod office;
 mod outside;
 mod processes;

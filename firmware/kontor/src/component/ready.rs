@@ -1,7 +1,9 @@
-//! Whether a service that does not say so itself is ready: its ports answer, and then a command in the component ends well.
+//! Whether a service that does not say so itself is ready, and whether it still is: its ports answer, and then a command in the
+//! component ends well.
 //!
 //! **Invariant:** nothing here holds up process 1 for longer than a look at a port of the loopback takes.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,8 +13,9 @@ use kontor_component::{Ready, Service};
 use kontor_supervise::{Exit, Id};
 use kontor_sys::spawn::{Identity, Launch};
 
+use super::capabilities::capabilities;
 use super::processes::kill_session;
-use super::runner::{capabilities, environment};
+use super::runner::environment;
 
 /// How often ports are tried while their service starts.
 const PORTS_EVERY: Duration = Duration::from_millis(100);
@@ -24,11 +27,24 @@ const COMMAND_EVERY: Duration = Duration::from_millis(500);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const MAX_FILES: u64 = 1024;
 
-/// The looks at services that start: one command at a time.
+/// The looks at services that start, and now and then at those that run: one command at a time.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
+    /// Of any service.
     next: Duration,
+    /// Of a service that runs.
+    due: BTreeMap<Id, Duration>,
     running: Option<Try>,
+}
+
+/// A service that is to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    pub(super) id: Id,
+    /// Its own process.
+    pub(super) pid: u32,
+    /// Whether it is ready, as far as is known.
+    pub(super) is_up: bool,
 }
 
 /// A command that runs.
@@ -42,23 +58,31 @@ struct Try {
 }
 
 impl Probe {
-    /// When [`Self::look`] is to be called at the latest, as long as a service is starting.
-    pub(super) fn poll_timeout(&self) -> Duration {
-        self.running.as_ref().map_or(self.next, |running| running.deadline)
+    /// When [`Self::handle_timeout`] and [`Self::look`] are to be called at the latest, with these services.
+    pub(super) fn poll_timeout(&self, services: impl Iterator<Item = Looked>) -> Option<Duration> {
+        let deadline = self.running.as_ref().map(|running| running.deadline);
+        deadline.or_else(|| services.map(|looked| self.due(looked)).min())
     }
 
-    /// Looks at a service that starts, whose process is `of`; true when it is ready by its ports alone.
-    pub(super) fn look(&mut self, now: Duration, id: Id, of: u32, service: &Service) -> bool {
-        if let Some(running) = &self.running {
-            if now >= running.deadline {
-                kill_session(running.pid);
-            }
-            return false;
+    /// A command that hangs is ended.
+    pub(super) fn handle_timeout(&self, now: Duration) {
+        if let Some(running) = self.running.as_ref().filter(|running| running.deadline <= now) {
+            kill_session(running.pid);
         }
-        if now < self.next {
+    }
+
+    fn due(&self, looked: Looked) -> Duration {
+        let own = self.due.get(&looked.id).filter(|_| looked.is_up);
+        own.map_or(self.next, |due| self.next.max(*due))
+    }
+
+    /// Looks at a service when it is time; true when it is well by its ports alone.
+    pub(super) fn look(&mut self, now: Duration, looked: Looked, service: &Service) -> bool {
+        if self.running.is_some() || now < self.due(looked) {
             return false;
         }
         self.next = now + PORTS_EVERY;
+        self.put_off(now, looked.id, service);
         if !service.ready.ports.iter().all(answers) {
             return false;
         }
@@ -68,9 +92,16 @@ impl Probe {
         self.next = now + COMMAND_EVERY;
         // One that cannot be started is tried again, until the service's own deadline.
         if let Ok(pid) = start(&service.ready, service) {
-            self.running = Some(Try { service: id, of, pid, deadline: now + COMMAND_LIMIT });
+            self.running =
+                Some(Try { service: looked.id, of: looked.pid, pid, deadline: now + COMMAND_LIMIT });
         }
         false
+    }
+
+    /// Once it runs, the next look at it is as far away as its manifest says, whatever comes of this one.
+    pub(super) fn put_off(&mut self, now: Duration, id: Id, service: &Service) {
+        let every = Duration::from_secs(service.health_s.unwrap_or_default().into());
+        self.due.insert(id, now + every);
     }
 
     /// A process has ended: the service that is ready by that, and the process it then had.
@@ -99,4 +130,45 @@ fn start(ready: &Ready, service: &Service) -> io::Result<u32> {
         oom_score_adjust: 0,
     };
     launch.spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use kontor_component::Manifest;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn service(port: u16) -> Service {
+        let text = format!(
+            "schema = 1\nname = 'some'\nmemory-mib = 8\nprocesses = 8\n[[service]]\nname = 'one'\ncommand = ['/bin/true']\n\
+             ready = {{ ports = [{port}] }}\nhealth-s = 60\n"
+        );
+        Manifest::parse(&text).unwrap().services("any").remove(0)
+    }
+
+    #[test]
+    fn one_that_runs_is_looked_at_as_often_as_its_manifest_says() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let service = service(listener.local_addr().unwrap().port());
+        let mut probe = Probe::default();
+        let starts = Looked { id: 0, pid: 7, is_up: false };
+        let runs = Looked { is_up: true, ..starts };
+        assert_eq!(probe.poll_timeout([starts].into_iter()), Some(Duration::ZERO));
+        assert!(probe.look(SECOND, starts, &service));
+        assert!(!probe.look(2 * SECOND, runs, &service), "it was well a moment ago");
+        assert_eq!(probe.poll_timeout([runs].into_iter()), Some(61 * SECOND));
+        assert!(probe.look(61 * SECOND, runs, &service));
+        drop(listener);
+        assert!(!probe.look(121 * SECOND, runs, &service));
+        assert_eq!(
+            probe.poll_timeout([runs].into_iter()),
+            Some(181 * SECOND),
+            "a look that failed is no reason to hurry"
+        );
+        assert_eq!(probe.poll_timeout([starts].into_iter()), Some(121 * SECOND + PORTS_EVERY));
+    }
 }

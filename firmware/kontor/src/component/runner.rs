@@ -4,7 +4,7 @@
 //! its end means that nobody is there any more who wants this component.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,18 +12,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kontor_component::{Manifest, Service};
+use kontor_component::Service;
 use kontor_supervise::{Id, Kind, LONGEST_PAUSE, Message, Output, Readiness, Spec, State, Supervisor};
 use kontor_sys::notify_socket::NotifySocket;
 use kontor_sys::signal::Signals;
-use kontor_sys::spawn::{Capability, Identity, Launch};
+use kontor_sys::spawn::{Identity, Launch};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
+use super::capabilities::capabilities;
 use super::processes::{kill_leftovers, kill_session, leader_of};
-use super::ready::Probe;
+use super::ready::{Looked, Probe};
 use super::{Places, manifest, office, outside, root, setup};
 use crate::init::{next_exit, now, send};
 
@@ -35,6 +36,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const MAX_NOTIFICATIONS: usize = 64;
 /// How a manifest names the firmware's own program, which is process 1 here.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// A service that was not found well for so many looks hangs.
+const LOOKS_MISSED: u32 = 3;
 /// A longer line is cut.
 const MAX_LINE: usize = 1 << 10;
 
@@ -142,7 +145,7 @@ impl Runner {
     }
 
     fn wait(&self, now: Duration) {
-        let probe = self.probing().next().map(|_| self.probe.poll_timeout());
+        let probe = self.probe.poll_timeout(self.looked_at());
         let next = [self.supervisor.poll_timeout(), probe, Some(self.next_sign)].into_iter().flatten().min();
         let left = next.unwrap_or(now).saturating_sub(now).as_micros().div_ceil(1000);
         let fixed = [self.signals.as_fd(), self.notify.as_fd(), self.channel.as_fd()];
@@ -165,7 +168,7 @@ impl Runner {
         while let Some((pid, exit)) = next_exit() {
             self.take_logs();
             if let Some((id, of)) = self.probe.ended(pid, exit) {
-                self.found_ready(now, id, of);
+                self.found_well(now, id, of);
             } else if self.supervisor.handle_exit(now, pid, exit) {
                 let living: Vec<u32> = (0..self.services.len()).filter_map(|id| self.pid(id)).collect();
                 kill_leftovers(pid, &living);
@@ -197,27 +200,33 @@ impl Runner {
         }
     }
 
-    /// Services that start and are looked at, and their processes.
-    fn probing(&self) -> impl Iterator<Item = (Id, u32)> {
-        (0..self.services.len()).filter_map(|id| match self.supervisor.state(id) {
-            State::Starting { pid, .. } if !self.services[id].ready.is_notified() => Some((id, pid)),
+    /// Services that do not say themselves how they are: those that start, and those that run and could hang.
+    fn looked_at(&self) -> impl Iterator<Item = Looked> {
+        let looked = |id: Id, service: &Service| match self.supervisor.state(id) {
+            State::Starting { pid, .. } => Some(Looked { id, pid, is_up: false }),
+            State::Running { pid, .. } if service.health_s.is_some() => Some(Looked { id, pid, is_up: true }),
             _ => None,
-        })
+        };
+        let quiet = self.services.iter().enumerate().filter(|(_, service)| !service.ready.is_notified());
+        quiet.filter_map(move |(id, service)| looked(id, service))
     }
 
     fn look(&mut self, now: Duration) {
-        let probing: Vec<(Id, u32)> = self.probing().collect();
-        for (id, pid) in probing {
-            if self.probe.look(now, id, pid, &self.services[id]) {
-                self.found_ready(now, id, pid);
+        self.probe.handle_timeout(now);
+        let services: Vec<Looked> = self.looked_at().collect();
+        for looked in services {
+            if self.probe.look(now, looked, &self.services[looked.id]) {
+                self.found_well(now, looked.id, looked.pid);
             }
         }
     }
 
     /// Unless it has ended since, and another process is in its place.
-    fn found_ready(&mut self, now: Duration, id: Id, pid: u32) {
+    fn found_well(&mut self, now: Duration, id: Id, pid: u32) {
         if self.pid(id) == Some(pid) {
-            self.supervisor.handle_message(now, id, Message::Ready);
+            let is_up = matches!(self.supervisor.state(id), State::Running { .. });
+            self.probe.put_off(now, id, &self.services[id]);
+            self.supervisor.handle_message(now, id, if is_up { Message::Watchdog } else { Message::Ready });
         }
     }
 
@@ -350,7 +359,7 @@ fn spec(service: &Service) -> Spec {
         },
         essential: true,
         start_deadline: Duration::from_secs(service.start_s.into()),
-        watchdog: None,
+        watchdog: service.health_s.map(|every| LOOKS_MISSED * Duration::from_secs(every.into())),
         stop_deadline: Duration::from_secs(service.stop_s.into()),
         reloads: false,
         on_demand: false,
@@ -380,52 +389,9 @@ fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
     Ok((launch.spawn()?, reader))
 }
 
-/// What this process may pass on: a container may have less than root of a machine has (proc_pid_status(5), `CapPrm`).
-fn permitted() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
-}
-
-/// # Errors
-/// When this machine has less to give than is asked for.
-pub(super) fn capabilities(wanted: &[kontor_component::Capability]) -> io::Result<Vec<Capability>> {
-    let capabilities: Vec<Capability> = wanted.iter().map(capability).collect();
-    let permitted = permitted();
-    match capabilities.iter().find(|one| permitted & (1 << (**one as u32)) == 0) {
-        Some(missing) => Err(io::Error::other(format!("this machine withholds {missing:?} even from root"))),
-        None => Ok(capabilities),
-    }
-}
-
-/// What tools of a component may at most: what any of its services may.
-pub(super) fn capabilities_of_tools(manifest: &Manifest) -> io::Result<Vec<Capability>> {
-    let mut wanted: Vec<_> =
-        manifest.service.iter().flat_map(|service| service.capability.iter().copied()).collect();
-    wanted.sort_unstable_by_key(|one| *one as u8);
-    wanted.dedup();
-    capabilities(&wanted)
-}
-
-fn capability(wanted: &kontor_component::Capability) -> Capability {
-    use kontor_component::Capability as Wanted;
-    match wanted {
-        Wanted::Chown => Capability::Chown,
-        Wanted::DacOverride => Capability::DacOverride,
-        Wanted::Fowner => Capability::Fowner,
-        Wanted::Fsetid => Capability::Fsetid,
-        Wanted::Kill => Capability::Kill,
-        Wanted::NetBindService => Capability::NetBindService,
-        Wanted::Setgid => Capability::Setgid,
-        Wanted::Setuid => Capability::Setuid,
-        Wanted::SysChroot => Capability::SysChroot,
-        Wanted::SysNice => Capability::SysNice,
-        Wanted::SysResource => Capability::SysResource,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kontor_component::Manifest;
     use kontor_supervise::Exit;
 
     use super::*;

@@ -97,12 +97,6 @@ pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
     kontor_samba::directories(samba).iter().try_for_each(make_directory)
 }
 
-/// The command that makes a backup of the domain.
-pub(super) fn backup() -> Vec<String> {
-    let smb_conf = Path::new(super::office::DIRECTORY).join(SMB_CONF);
-    kontor_samba::keep_words(&smb_conf, Path::new(kontor_samba::BACKUPS))
-}
-
 /// By what LDAP clients may call this domain controller, or any of its domain.
 fn names(site: &Site, samba: &Samba) -> BTreeSet<String> {
     let host = &site.office.host_name;

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use kontor_component::Manifest;
 use kontor_supervise::{Exit, Message};
 use kontor_sys::notify_socket::NotifySocket;
@@ -17,12 +18,15 @@ use kontor_sys::spawn::confine;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use super::runner::{NOTIFY_SOCKET, capabilities_of_tools, environment};
-use super::{office, samba};
+use super::capabilities::capabilities_of_tools;
+use super::runner::{NOTIFY_SOCKET, environment};
+use super::{migration, office, samba};
 use crate::init::next_exit;
 
 /// The subcommand that is this process.
 pub(super) const ARGUMENT: &str = "setup";
+/// Where that process has the directory of the component's state, which has no path in there.
+const STATE: &str = "/proc/self/fd/0";
 
 /// Starts the process and waits for it, reaping whatever else ends; false when the component is to end.
 ///
@@ -76,11 +80,21 @@ fn reap(wanted: u32) -> Option<bool> {
     std::iter::from_fn(next_exit).find(|(pid, _)| *pid == wanted).map(|(_, exit)| exit == Exit::Code(0))
 }
 
-/// The process itself: `setup NAME`.
+/// The process itself: `setup NAME`. Its standard input is the directory of the component's state.
 pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
+    let note = Path::new(STATE).join(migration::NOTE);
+    migration::migrate(&super::manifest(Path::new("/"))?, &note, run_command)?;
     let site = office::site_inside()?;
     match args {
         [name] if name == samba::NAME => samba::prepare(&site),
         _ => bail!("only a component's process 1 starts this"),
     }
+}
+
+fn run_command(words: &[String]) -> anyhow::Result<()> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    let status = Command::new(program).args(arguments).stdin(Stdio::null()).status();
+    let status = status.with_context(|| program.clone())?;
+    ensure!(status.success(), "{program}: {status}");
+    Ok(())
 }
