@@ -105,18 +105,24 @@ impl Headquarters {
     pub(crate) fn start_and_wait_for(&mut self, words: &str) -> Result<Ready> {
         let before = self.log().len();
         let ready = self.spawn()?;
+        self.hear_words(&ready, before, words)?;
+        Ok(ready)
+    }
+
+    /// Waits until it has said something, after so much of its log.
+    pub(crate) fn hear_words(&mut self, ready: &Ready, after: usize, words: &str) -> Result<()> {
         let deadline = Instant::now() + READY_LIMIT;
-        while !self.log()[before..].contains(words) {
+        while !self.log()[after..].contains(words) {
             let child = self.running.as_mut().context("it does not run")?;
             ensure!(
                 child.try_wait()?.is_none() && Instant::now() < deadline,
                 "it never said {words:?}: {}",
                 self.log()
             );
-            // Not ready yet, so nothing comes but a sign of life: this is the pause between two looks.
+            // What comes is a sign of life: this is the pause between two looks.
             ready.hear()?;
         }
-        Ok(ready)
+        Ok(())
     }
 
     fn spawn(&mut self) -> Result<Ready> {

@@ -16,11 +16,12 @@ const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) type Scenario = fn(&Path, &Path) -> Result<()>;
 
 /// All of them.
-pub(crate) const SCENARIOS: [(&str, Scenario); 6] = [
+pub(crate) const SCENARIOS: [(&str, Scenario); 7] = [
     ("a-domain-from-a-site-file", a_domain_from_a_site_file),
     ("a-domain-is-never-overwritten", a_domain_is_never_overwritten),
     ("a-domain-from-its-backup", a_domain_from_its_backup),
     ("a-hundred-restarts", a_hundred_restarts),
+    ("a-hanging-samba-is-restarted", a_hanging_samba_is_restarted),
     ("a-branch-joins-as-member", branch::joins_as_member),
     ("a-branch-joins-as-rodc", branch::joins_as_rodc),
 ];
@@ -237,6 +238,20 @@ fn a_hundred_restarts(directory: &Path, program: &Path) -> Result<()> {
     println!("samba: 100 restarts: at most {:.1?} to stop and {:.1?} to serve again", longest[0], longest[1]);
     let state = fs::read_dir(directory.join("state/lib"))?.count();
     ensure!(state < 30, "each start leaves something behind: {state} files");
+    first_log_on(&headquarters, &format!("anna%{PASSWORD}"))?;
+    headquarters.stop().map(drop)
+}
+
+/// Without winbindd nobody logs on, though every port answers.
+fn a_hanging_samba_is_restarted(directory: &Path, program: &Path) -> Result<()> {
+    let mut headquarters = Headquarters::prepare(directory, program)?;
+    let ready = headquarters.start_and_wait_for("made the domain")?;
+    headquarters.wait_until_ready(&ready)?;
+    headquarters.exec(&["samba-tool", "user", "add", "anna", PASSWORD])?;
+    let before = headquarters.log().len();
+    headquarters.exec(&["/usr/bin/busybox", "killall", "-STOP", "winbindd"])?;
+    headquarters.hear_words(&ready, before, "samba: error: watchdog: no sign of life")?;
+    headquarters.hear_words(&ready, before, "samba: ready again after")?;
     first_log_on(&headquarters, &format!("anna%{PASSWORD}"))?;
     headquarters.stop().map(drop)
 }
