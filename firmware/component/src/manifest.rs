@@ -116,9 +116,8 @@ pub struct Service {
     /// When a daemon counts as ready.
     #[serde(default)]
     pub ready: Ready,
-    /// How often `ready` is looked at again while it runs, in seconds. A service that is not found so for three times as long hangs,
-    /// and is started anew; without a number nobody looks.
-    pub health_s: Option<u32>,
+    /// How it is found out whether it still works while it runs; nobody looks when nothing is declared.
+    pub health: Option<Health>,
     /// Capabilities; it runs as root of the component with these alone.
     #[serde(default)]
     pub capability: Vec<Capability>,
@@ -154,6 +153,17 @@ pub struct Ready {
     /// A program (absolute path in the component) and arguments that end well; tried once the ports answer.
     #[serde(default)]
     pub command: Vec<String>,
+}
+
+/// A look at a daemon that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Health {
+    /// A program (absolute path in the component) and arguments that end well while it works: they are to ask it something. Three
+    /// looks in a row that fail, and it hangs and is started anew.
+    pub command: Vec<String>,
+    /// Between two looks, in seconds.
+    pub every_s: u32,
 }
 
 /// Ports it listens on, and from where they may be reached.
@@ -364,15 +374,14 @@ impl Service {
             None => return invalid(format!("service {:?}: command is empty", self.name)),
         }
         self.ready.command.first().map_or(Ok(()), |program| check_path(program))?;
-        match self.health_s {
-            Some(_) if self.ready.is_notified() || self.kind == Kind::OneShot => {
+        if let Some(health) = &self.health {
+            check_command("health", &health.command)?;
+            if self.kind == Kind::OneShot || health.every_s == 0 {
                 return invalid(format!(
-                    "service {:?}: health-s needs a daemon with ports or a command in `ready`",
+                    "service {:?}: health is for daemons, every second at most",
                     self.name
                 ));
             }
-            Some(0) => return invalid(format!("service {:?}: health-s is at least 1", self.name)),
-            _ => {}
         }
         match self.after.iter().find(|name| !earlier.contains(name.as_str())) {
             Some(name) => invalid(format!(
@@ -472,10 +481,15 @@ mod tests {
             "one [[migration]] from each number before it",
         );
         refused(&format!("{HEAD}{SERVICE}[[backup]]\ncommand = []"), "backup: command is empty");
-        refused(&format!("{HEAD}{SERVICE}health-s = 60"), "health-s needs a daemon with ports or a command");
+        let health = "health = { command = ['/usr/bin/wbinfo'], every-s = 60 }";
+        refused(&format!("{HEAD}{SERVICE}kind = 'one-shot'\n{health}"), "health is for daemons");
         refused(
-            &format!("{HEAD}{SERVICE}ready = {{ ports = [445] }}\nhealth-s = 0"),
-            "health-s is at least 1",
+            &format!("{HEAD}{SERVICE}{}", health.replace("60", "0")),
+            "health is for daemons, every second",
+        );
+        refused(
+            &format!("{HEAD}{SERVICE}{}", health.replace("'/usr/bin/wbinfo'", "")),
+            "health: command is empty",
         );
         refused(&format!("{HEAD}{SERVICE}capability = ['sys-module']"), "unknown variant `sys-module`");
         let state = "[[state]]\nname = 'var'\npath = '/var/../etc'\n";

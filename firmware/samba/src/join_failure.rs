@@ -77,12 +77,6 @@ impl JoinFailure {
         matches!(self, Unreachable | Clock)
     }
 
-    /// Whether another secret is needed. Anything else, people may put right without one: at headquarters, in the site file.
-    #[must_use]
-    pub fn is_of_the_account(&self) -> bool {
-        matches!(self, Secret | Account | Rights)
-    }
-
     /// For an operator: what is wrong, and what to do about it.
     #[must_use]
     pub fn reason(&self, site: &Site, samba: &Samba, user: &str) -> String {
@@ -179,10 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_clocks_are_worth_waiting_for_and_another_account_is_asked_for_where_it_helps() {
+    fn lines_and_clocks_are_worth_waiting_for() {
         assert!(Unreachable.may_pass() && Clock.may_pass());
         assert!([Secret, Account, Rights, NameTaken, RealmUnknown].iter().all(|other| !other.may_pass()));
-        assert!([Secret, Account, Rights].iter().all(JoinFailure::is_of_the_account));
-        assert!([Clock, NameTaken, RealmUnknown, Unreachable].iter().all(|other| !other.is_of_the_account()));
     }
 }

@@ -285,6 +285,9 @@ impl Supervisor {
                     self.outputs.push_back(Output::Signal(id, pid, SignalKind::Reload));
                 }
             }
+            (Message::Extend(by), State::Starting { pid, deadline }) => {
+                service.state = State::Starting { pid, deadline: deadline.max(now + by) };
+            }
             (Message::Watchdog, State::Running { pid, since, .. }) => {
                 service.state = State::Running { pid, since, watchdog: service.watchdog_from(now) };
             }

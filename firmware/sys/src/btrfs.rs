@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
@@ -49,6 +50,8 @@ struct QgroupLimitArgs {
 const ENABLE_SIMPLE_QUOTA: u64 = 4;
 /// `BTRFS_QGROUP_LIMIT_MAX_RFER`: of the limits, only this one is set.
 const MAX_REFERENCED: u64 = 1;
+/// Inode of every subvolume's root (`BTRFS_FIRST_FREE_OBJECTID`), and of nothing else.
+const SUBVOLUME_ROOT: u64 = 256;
 /// Takes a limit away (`CLEAR_VALUE` in the kernel's `qgroup.c`).
 const NO_LIMIT: u64 = u64::MAX;
 const SUBVOL_RDONLY: u64 = 1 << 1;
@@ -140,8 +143,15 @@ pub fn enable_quotas(directory: &File) -> io::Result<()> {
 /// Sets how many bytes `subvolume` may take; without a number, any.
 ///
 /// # Errors
-/// The kernel's; `ENOTCONN` when nothing is counted on this file system.
+/// The kernel's; `ENOTCONN` when nothing is counted on this file system. Also when it is no subvolume, but a directory in one: the
+/// kernel would limit all of that.
 pub fn limit(subvolume: &File, bytes: Option<u64>) -> io::Result<()> {
+    if subvolume.metadata()?.ino() != SUBVOLUME_ROOT {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is an ordinary directory, not a subvolume",
+        ));
+    }
     let max_referenced = bytes.unwrap_or(NO_LIMIT);
     let mut args = QgroupLimitArgs {
         group: 0,

@@ -44,6 +44,11 @@ impl Notifier {
         self.send("WATCHDOG=1");
     }
 
+    /// `EXTEND_TIMEOUT_USEC=…`: the start may take this much longer, from now on.
+    pub fn extend(&self, by: Duration) {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
+    }
+
     /// `STATUS=…`: one line for people.
     pub fn status(&self, text: &str) {
         self.send(&format!("STATUS={text}"));

@@ -98,7 +98,8 @@ fn read_join(file: &Utf8Path, site_file: &Utf8Path, site: &Site) -> Result<Strin
         is_whole,
         "{file} is to have two lines: the name of a user who may join computers, and the password"
     );
-    ensure!(!lines[0].contains('%'), "{file}, line 1: {:?} is no name of a user", lines[0]);
+    let plain = !lines[0].contains(['%', '\u{feff}']);
+    ensure!(plain, "{file}, line 1: {:?} is no name of a user", lines[0]);
     Ok(text)
 }
 

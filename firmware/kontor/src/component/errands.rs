@@ -21,6 +21,7 @@ pub(super) struct Errands {
     /// Where shares are subvolumes, which can have limits.
     on_a_box: bool,
     quotas: Option<Child>,
+    quotas_again: bool,
     seeded: Seeded,
 }
 
@@ -35,6 +36,7 @@ impl Errands {
             snapshots: None,
             on_a_box,
             quotas: None,
+            quotas_again: false,
             seeded: Seeded::new(places),
         }
     }
@@ -48,9 +50,12 @@ impl Errands {
     pub(super) fn hear(&mut self, message: &Message) {
         match message {
             // The directories of its shares are there now.
-            Message::Ready => self.set_quotas(),
+            Message::Ready => {
+                self.set_quotas();
+                self.seeded.hear_ready();
+            }
             Message::Status(text) => self.seeded.hear(text),
-            Message::Watchdog => {}
+            Message::Watchdog | Message::Extend(_) => {}
         }
     }
 
@@ -60,7 +65,9 @@ impl Errands {
     }
 
     fn set_quotas(&mut self) {
-        if self.on_a_box && self.quotas.is_none() {
+        // One that works already may have read the site file as it was.
+        self.quotas_again = self.quotas.is_some();
+        if self.on_a_box && !self.quotas_again {
             self.quotas = self.start("quotas");
         }
     }
@@ -69,7 +76,9 @@ impl Errands {
     pub(super) fn turn(&mut self) {
         self.seeded.turn();
         let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
-        self.quotas.take_if(ended);
+        if self.quotas.take_if(ended).is_some() && self.quotas_again {
+            self.set_quotas();
+        }
         self.snapshots.take_if(ended);
         if self.snapshots_due.is_none_or(|due| due > Instant::now()) {
             return;

@@ -11,7 +11,7 @@ use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::exec::enter;
 use super::outside::pid_inside;
-use super::samba::{ANSWER_END, COUNTER, ONCE, PATIENT};
+use super::samba::{ANSWER_END, COUNTER, ONCE, PATIENT, REPLACED};
 
 /// The subcommand of one who has the password in a file.
 pub(super) const FROM_FILE: &str = "join-from";
@@ -111,6 +111,7 @@ fn outcome(stream: &UnixStream) -> anyhow::Result<Outcome> {
         if let Some(reason) = line.strip_prefix(refused) {
             return Ok(Outcome::Refused(reason.to_owned()));
         }
+        ensure!(line != REPLACED, "another password was given since");
         if let Some(domain) = line.strip_prefix(joined) {
             println!("joined {domain}");
             return Ok(Outcome::Joined);

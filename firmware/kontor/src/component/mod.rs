@@ -86,6 +86,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "exec" => exec::run(rest),
         "join" => join::run(rest),
         join::FROM_FILE => join::run_from_file(rest),
+        seeded::WIPE => seeded::run(rest),
         "preload" => exec::preload(rest),
         "service" => match rest {
             [name] => service::run(name),
@@ -102,6 +103,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         setup::ARGUMENT => setup::run(rest),
         samba::passwords::ARGUMENT => samba::passwords::run(rest),
         samba::accounts::ARGUMENT => samba::accounts::run(),
+        samba::health::ARGUMENT => samba::health::run(rest),
         samba::restore::ARGUMENT => samba::restore::request(rest),
         "--help" | "help" => {
             println!("{USAGE}");

@@ -213,6 +213,7 @@ fn pass_on(mut channel: &UnixStream, notifier: &Notifier, errands: &mut Errands)
         match message {
             Message::Ready => notifier.ready(),
             Message::Watchdog => notifier.watchdog(),
+            Message::Extend(by) => notifier.extend(by),
             Message::Status(text) => notifier.status(&text),
         }
     }

@@ -3,6 +3,8 @@
 //! Simple quotas of btrfs: what was written in a share counts there until the room is free again, also what only its
 //! previous versions still have. Set from outside the component, whose services cannot change them.
 
+use std::io::ErrorKind;
+
 use anyhow::{Result, bail};
 use kontor_sys::btrfs;
 use nix::errno::Errno;
@@ -26,6 +28,8 @@ pub(super) fn run(component: &str) -> Result<()> {
             match set {
                 // No share has ever had a limit.
                 Err(error) if quota.is_none() && error.raw_os_error() == Some(Errno::ENOTCONN as i32) => None,
+                // Somebody has put an ordinary directory in its place, which has no limit.
+                Err(error) if quota.is_none() && error.kind() == ErrorKind::InvalidInput => None,
                 set => set.err().map(|error| format!("{share}: {error}")),
             }
         })

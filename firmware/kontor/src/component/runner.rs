@@ -24,7 +24,7 @@ use nix::unistd::pipe2;
 
 use super::capabilities::capabilities;
 use super::processes::{kill_leftovers, kill_session, leader_of};
-use super::ready::{Looked, Probe};
+use super::ready::{COMMAND_LIMIT, Looked, Probe};
 use super::{Places, manifest, office, outside, root, setup};
 use crate::init::{next_exit, now, send};
 
@@ -36,8 +36,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const MAX_NOTIFICATIONS: usize = 64;
 /// How a manifest names the firmware's own program, which is process 1 here.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// A service that was not found well for so many looks hangs.
-const LOOKS_MISSED: u32 = 3;
+/// A service hangs when so many looks in a row have failed.
+const LOOKS_FAILED: u32 = 3;
+/// A turn that took so long means that the whole machine stood still, or this process: there is a sign of life every few seconds.
+const STALL: Duration = Duration::from_secs(20);
 /// A longer line is cut.
 const MAX_LINE: usize = 1 << 10;
 
@@ -126,8 +128,13 @@ impl Runner {
     }
 
     fn turn_until_stopped(&mut self) {
+        let mut last_turn = now();
         while !self.stopped {
             let now = now();
+            let lost = now.saturating_sub(std::mem::replace(&mut last_turn, now));
+            if lost >= STALL {
+                self.supervisor.forgive(lost);
+            }
             self.supervisor.handle_timeout(now);
             self.obey(now);
             self.wait(now);
@@ -200,15 +207,16 @@ impl Runner {
         }
     }
 
-    /// Services that do not say themselves how they are: those that start, and those that run and could hang.
+    /// Services that start and do not say themselves when they are ready, and those that run and could hang.
     fn looked_at(&self) -> impl Iterator<Item = Looked> {
-        let looked = |id: Id, service: &Service| match self.supervisor.state(id) {
-            State::Starting { pid, .. } => Some(Looked { id, pid, is_up: false }),
-            State::Running { pid, .. } if service.health_s.is_some() => Some(Looked { id, pid, is_up: true }),
+        let looked = |(id, service): (Id, &Service)| match self.supervisor.state(id) {
+            State::Starting { pid, .. } if !service.ready.is_notified() => {
+                Some(Looked { id, pid, is_up: false })
+            }
+            State::Running { pid, .. } if service.health.is_some() => Some(Looked { id, pid, is_up: true }),
             _ => None,
         };
-        let quiet = self.services.iter().enumerate().filter(|(_, service)| !service.ready.is_notified());
-        quiet.filter_map(move |(id, service)| looked(id, service))
+        self.services.iter().enumerate().filter_map(looked)
     }
 
     fn look(&mut self, now: Duration) {
@@ -225,7 +233,9 @@ impl Runner {
     fn found_well(&mut self, now: Duration, id: Id, pid: u32) {
         if self.pid(id) == Some(pid) {
             let is_up = matches!(self.supervisor.state(id), State::Running { .. });
-            self.probe.put_off(now, id, &self.services[id]);
+            if !is_up {
+                self.probe.put_off(now, id, &self.services[id]);
+            }
             self.supervisor.handle_message(now, id, if is_up { Message::Watchdog } else { Message::Ready });
         }
     }
@@ -359,7 +369,10 @@ fn spec(service: &Service) -> Spec {
         },
         essential: true,
         start_deadline: Duration::from_secs(service.start_s.into()),
-        watchdog: service.health_s.map(|every| LOOKS_MISSED * Duration::from_secs(every.into())),
+        watchdog: service
+            .health
+            .as_ref()
+            .map(|health| LOOKS_FAILED * (Duration::from_secs(health.every_s.into()) + COMMAND_LIMIT)),
         stop_deadline: Duration::from_secs(service.stop_s.into()),
         reloads: false,
         on_demand: false,

@@ -20,6 +20,7 @@ use self::identity::{IDENTITY, Identity};
 
 pub(super) mod accounts;
 mod counter;
+pub(super) mod health;
 mod identity;
 mod join;
 pub(super) mod passwords;
@@ -28,7 +29,7 @@ pub(super) mod restore;
 mod swap;
 mod tool;
 
-pub(super) use counter::{ANSWER_END, COUNTER, ONCE, PATIENT};
+pub(super) use counter::{ANSWER_END, COUNTER, ONCE, PATIENT, REPLACED};
 pub(super) use join::WAITS;
 
 use super::certificate;
@@ -152,17 +153,20 @@ fn come_into_domain(site: &Site, samba: &Samba) -> anyhow::Result<()> {
              from a backup, or move the state directory away to begin anew"
         );
     }
-    match samba.role {
+    let applicant = match samba.role {
         SambaRole::Dc => {
             identity::begin()?;
             provision(site, samba)?;
+            None
         }
-        SambaRole::Rodc | SambaRole::Member => join::until_joined(site, samba)?,
-    }
+        SambaRole::Rodc | SambaRole::Member => Some(join::until_joined(site, samba)?),
+    };
     // Of a domain that was here before.
     restore::forget_request()?;
     identity::keep(&wanted)?;
-    identity::finish()
+    identity::finish()?;
+    applicant.into_iter().for_each(|applicant| join::is_done(samba, applicant));
+    Ok(())
 }
 
 fn provision(site: &Site, samba: &Samba) -> anyhow::Result<()> {

@@ -1,82 +1,111 @@
 //! A password to join a domain with that came with the seed: given as soon as the component waits for one, and wiped when
-//! it has been accepted, or refused for good.
+//! headquarters has refused it, or when the component needs none.
+//!
+//! Giving and wiping are processes of their own: headquarters may not answer, and a disk may hang.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kontor_sys::file::remove_durable;
 
 use super::join::{FROM_FILE, REFUSED};
 use super::{Places, samba};
 
-/// The file, and whoever is giving it to the component that runs.
+/// The subcommand that wipes the file.
+pub(super) const WIPE: &str = "wipe-join";
+
+/// The file, and whoever is at work with it.
 #[derive(Debug)]
 pub(super) struct Seeded {
     file: Option<PathBuf>,
     run: PathBuf,
-    running: Option<Child>,
+    giving: Option<Child>,
+    wiping: Option<Child>,
+    /// Whether the component waits for a password.
+    is_wanted: bool,
 }
 
 impl Seeded {
     pub(super) fn new(places: &Places) -> Self {
-        Self { file: places.join.clone(), run: places.run.clone(), running: None }
+        let (file, run) = (places.join.clone(), places.run.clone());
+        Self { file, run, giving: None, wiping: None, is_wanted: false }
     }
 
     /// What the component says of itself.
     pub(super) fn hear(&mut self, status: &str) {
-        let Some(file) = self.file.as_ref().filter(|file| status.starts_with(samba::WAITS) && file.exists())
-        else {
-            return;
-        };
-        if self.running.is_some() {
-            return;
-        }
-        println!("joining with the password that came with the seed");
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["component", FROM_FILE, "--run"]).arg(&self.run).arg(file).stdin(Stdio::null());
-        match command.spawn() {
-            Ok(child) => self.running = Some(child),
-            Err(error) => eprintln!("error: the seed's password cannot be used: {error}"),
-        }
+        self.is_wanted = status.starts_with(samba::WAITS);
+        self.turn();
+    }
+
+    /// It serves, so it needs no password, whoever gave it one.
+    pub(super) fn hear_ready(&mut self) {
+        self.is_wanted = false;
+        self.wipe();
     }
 
     /// A child may have ended.
     pub(super) fn turn(&mut self) {
-        let Some(status) = self.running.as_mut().and_then(|child| child.try_wait().ok().flatten()) else {
-            return;
-        };
-        self.running = None;
-        if let Some((file, outcome)) = self.file.as_ref().zip(outcome(status)) {
-            println!("{outcome}; it is wiped");
-            if let Err(error) = wipe(file) {
-                eprintln!("error: {error:#}");
+        self.wiping.take_if(|child| !matches!(child.try_wait(), Ok(None)));
+        if let Some(status) = self.giving.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+            self.giving = None;
+            if is_refused(status) {
+                println!("the seed's password was refused");
+                self.wipe();
             }
         }
+        if self.is_wanted && self.giving.is_none() && self.wiping.is_none() {
+            // One that ends without an answer of headquarters is not started again before the component waits again.
+            self.is_wanted = false;
+            self.give();
+        }
+    }
+
+    fn give(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|file| file.exists()) else { return };
+        println!("joining with the password that came with the seed");
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["component", FROM_FILE, "--run"]).arg(&self.run).arg(file);
+        self.giving = start(command);
+    }
+
+    fn wipe(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|file| self.wiping.is_none() && file.exists()) else {
+            return;
+        };
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["component", WIPE]).arg(file);
+        self.wiping = start(command);
     }
 }
 
-/// Nothing when the same password is worth another try: the component has ended before it knew.
-fn outcome(status: ExitStatus) -> Option<&'static str> {
-    match status.code() {
-        Some(0) => Some("the seed's password was accepted"),
-        Some(REFUSED) => Some("the seed's password was refused"),
-        _ => None,
-    }
+fn start(mut command: Command) -> Option<Child> {
+    let child = command.stdin(Stdio::null()).spawn();
+    child.inspect_err(|error| eprintln!("error: the seed's password: {error}")).ok()
 }
 
-/// In place first: a file that is removed stays where it was on the disk.
-fn wipe(file: &Path) -> anyhow::Result<()> {
+/// Without an answer of headquarters the same password is worth another try.
+fn is_refused(status: ExitStatus) -> bool {
+    status.code() == Some(REFUSED)
+}
+
+/// `wipe-join FILE`: in place first, for a file that is removed stays where it was on the disk.
+pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
+    let [file] = args else { bail!("usage: kontor component {WIPE} FILE") };
+    let file = Path::new(file);
     let overwrite = || -> io::Result<()> {
         let length = fs::metadata(file)?.len();
         let mut opened = File::options().write(true).open(file)?;
         io::copy(&mut io::Read::take(io::repeat(0), length), &mut opened)?;
-        opened.flush()?;
         opened.sync_all()
     };
-    overwrite().and_then(|()| remove_durable(file)).with_context(|| format!("cannot wipe {}", file.display()))
+    overwrite()
+        .and_then(|()| remove_durable(file))
+        .with_context(|| format!("cannot wipe {}", file.display()))?;
+    println!("the seed's password is wiped");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -86,11 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_of_headquarters_is_the_end_of_a_password() {
-        assert!(outcome(ExitStatus::from_raw(0)).is_some());
-        assert!(outcome(ExitStatus::from_raw(REFUSED << 8)).is_some());
-        assert!(outcome(ExitStatus::from_raw(1 << 8)).is_none());
-        assert!(outcome(ExitStatus::from_raw(9)).is_none());
+    fn only_a_refusal_of_headquarters_is_the_end_of_a_password() {
+        assert!(is_refused(ExitStatus::from_raw(REFUSED << 8)));
+        assert!([0, 1 << 8, 9].iter().all(|status| !is_refused(ExitStatus::from_raw(*status))));
     }
 
     #[test]
@@ -100,7 +127,7 @@ mod tests {
         fs::write(&file, "joiner\nsecret\n").unwrap();
         // Another name of the same file shows what is left on the disk.
         fs::hard_link(&file, scratch.path().join("disk")).unwrap();
-        wipe(&file).unwrap();
+        run(&[file.display().to_string()]).unwrap();
         assert!(!file.exists());
         assert_eq!(fs::read(scratch.path().join("disk")).unwrap(), [0; 14]);
     }

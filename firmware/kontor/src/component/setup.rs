@@ -67,10 +67,13 @@ pub(super) fn before_services(
 fn pass_on(notify: &NotifySocket, mut channel: &UnixStream) {
     while let Ok(Some((_, datagram))) = notify.next() {
         for message in Message::parse(&datagram) {
-            if let Message::Status(text) = message {
-                // The outside that is gone is seen in the next round.
-                let _ = channel.write_all(format!("STATUS={text}\n").as_bytes());
-            }
+            let said = match message {
+                Message::Status(text) => format!("STATUS={text}\n"),
+                Message::Extend(by) => format!("EXTEND_TIMEOUT_USEC={}\n", by.as_micros()),
+                Message::Ready | Message::Watchdog => continue,
+            };
+            // The outside that is gone is seen in the next round.
+            let _ = channel.write_all(said.as_bytes());
         }
     }
 }

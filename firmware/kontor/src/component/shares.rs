@@ -23,10 +23,11 @@ const SHARES: &str = "shares";
 /// When it has none, or not on btrfs.
 pub(super) fn open(component: &str) -> Result<(Office, Flock<File>)> {
     let places = service::places_of(component)?;
-    let office = Office::of(&places)?.with_context(|| format!("the site file has no [{component}]"))?;
     let shares = File::open(places.state.join(SHARES)).context("there are no shares yet")?;
     ensure!(btrfs::is_btrfs(&shares)?, "{} is not on btrfs", places.state.display());
     let shares = Flock::lock(shares, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    // Whoever waited for the others reads what holds now.
+    let office = Office::of(&places)?.with_context(|| format!("the site file has no [{component}]"))?;
     Ok((office, shares))
 }
 

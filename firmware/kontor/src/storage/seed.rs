@@ -67,6 +67,10 @@ fn store(files: &[SeedFile], directory: &Path) -> anyhow::Result<()> {
     let secret_files = files.iter().filter(|file| !is_site(file));
     for file in secret_files.chain(files.iter().filter(is_site)) {
         let path: PathBuf = directory.join(&file.path);
+        // Cut short before it was wiped, the seed is imported again: a second copy would leave the first one's blocks on the disk.
+        if fs::read(&path).is_ok_and(|content| content == file.content) {
+            continue;
+        }
         write_durable(&path, &file.content).with_context(|| path.display().to_string())?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     }

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-/// Room on a file system: what an ordinary user may still write, and all there is, in blocks.
+/// Below this nothing can be relied on to be saved, however large the disk is; a Samba that starts wants some MiB.
+const FULL_BYTES: u64 = 64 << 20;
+
+/// Room on a file system, in bytes: what may still be written, and all there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
     free: u64,
@@ -24,20 +27,24 @@ impl Room {
     /// Of a file system that is mounted; may take as long as its disk.
     pub(super) fn on(mount: &Path) -> Option<Self> {
         let found = statvfs(mount).ok()?;
-        Some(Self { free: found.blocks_available(), total: found.blocks() })
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Some(Self { free: bytes(found.blocks_available()), total: bytes(found.blocks()) })
     }
 
     fn less_than(self, percent: u64) -> bool {
-        self.free.saturating_mul(100) < self.total.saturating_mul(percent)
+        self.free / 100 < self.total / 10_000 * percent
     }
 }
 
 impl Space {
+    /// Everything of which something is said.
+    pub(super) const SAID: [Self; 2] = [Self::Low, Self::Full];
+
     /// After another look: what was said is taken back only when there is clearly more room than when it was said.
     pub(super) fn after(self, room: Room) -> Self {
-        let [full, low] = [(Self::Full, 1, 2), (Self::Low, 10, 12)]
-            .map(|(level, below, again)| room.less_than(if self >= level { again } else { below }));
-        match (full, low) {
+        let full_bytes = if self == Self::Full { 2 * FULL_BYTES } else { FULL_BYTES };
+        let low_percent = if self >= Self::Low { 12 } else { 10 };
+        match (room.free < full_bytes, room.less_than(low_percent)) {
             (true, _) => Self::Full,
             (false, true) => Self::Low,
             (false, false) => Self::Enough,
@@ -63,19 +70,31 @@ impl Space {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
     #[test]
     fn what_was_said_stands_until_there_is_clearly_more_room() {
-        let room = |free| Room { free, total: 1000 };
-        let looks =
-            [(500, Space::Enough), (99, Space::Low), (110, Space::Low), (9, Space::Full), (15, Space::Full)];
+        let room = |free| Room { free: free * MIB, total: 10_000 * MIB };
+        let looks = [
+            (5000, Space::Enough),
+            (990, Space::Low),
+            (1100, Space::Low),
+            (63, Space::Full),
+            (100, Space::Full),
+            (130, Space::Low),
+            (2000, Space::Enough),
+        ];
         let mut space = Space::default();
         for (free, expected) in looks {
             space = space.after(room(free));
             assert_eq!(space, expected, "{free}");
         }
-        assert_eq!(space.after(room(30)), Space::Low);
-        assert_eq!(space.after(room(200)), Space::Enough);
-        assert_eq!(Space::default().after(Room { free: 0, total: 0 }), Space::Enough);
+    }
+
+    #[test]
+    fn a_large_disk_with_gigabytes_left_is_not_full() {
+        let room = Room { free: 20_000 * MIB, total: 2_000_000 * MIB };
+        assert_eq!(Space::default().after(room), Space::Low);
     }
 
     #[test]

@@ -63,8 +63,8 @@ struct Watcher {
     told: Option<Trouble>,
     /// Whether people know that `data` has given up.
     data_told: bool,
-    /// What they know of the room on it.
-    space_told: Space,
+    /// What they know of the room on it; at first, what an earlier process of this daemon has told them.
+    space_told: Option<Space>,
 }
 
 /// Name and sequence number of a disk: one that is plugged in again has another number.
@@ -86,7 +86,7 @@ impl Watcher {
             detaching: None,
             told: None,
             data_told: false,
-            space_told: Space::default(),
+            space_told: None,
         })
     }
 
@@ -161,22 +161,25 @@ impl Watcher {
         let mounted = state_of(paths::DATA) != Mount::Absent;
         let room = self.prober.room().filter(|_| mounted);
         // Another disk is another matter.
-        let space = room.map_or(Space::default(), |room| self.space_told.after(room));
-        let before = std::mem::replace(&mut self.space_told, space);
-        if before == space {
+        let before = self.space_told;
+        let space = room.map_or(Space::default(), |room| before.unwrap_or_default().after(room));
+        if before == Some(space) {
             return;
+        }
+        let said: Vec<&str> = Space::SAID.iter().filter_map(|space| space.problem()).collect();
+        let replace = |status: &mut StorageStatus| {
+            status.problems.retain(|problem| !said.contains(&problem.as_str()));
+            status.problems.extend(space.problem().map(str::to_owned));
+        };
+        match change_status(replace) {
+            Ok(()) => self.space_told = Some(space),
+            // Until then it is tried again.
+            Err(error) => return eprintln!("error: {error:#}"),
         }
         match space.problem() {
             Some(problem) => eprintln!("error: {problem}"),
-            None if mounted => eprintln!("there is room on the data file system again"),
+            None if mounted && before.is_some() => eprintln!("there is room on the data file system again"),
             None => {}
-        }
-        let replace = |status: &mut StorageStatus| {
-            status.problems.retain(|problem| Some(problem.as_str()) != before.problem());
-            status.problems.extend(space.problem().map(str::to_owned));
-        };
-        if let Err(error) = change_status(replace) {
-            eprintln!("error: {error:#}");
         }
     }
 

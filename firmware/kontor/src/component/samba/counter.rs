@@ -19,6 +19,8 @@ use super::tool::Account;
 pub(crate) const COUNTER: &str = "/run/kontor/join.sock";
 /// How the last line begins, joined or not.
 pub(crate) const ANSWER_END: [&str; 2] = ["joined: ", "refused: "];
+/// Or the whole of it: somebody else has come, and what headquarters thinks of this password nobody knows.
+pub(crate) const REPLACED: &str = "replaced";
 /// The third line of one who is to be tried again where a person would rather be asked, and of that person.
 pub(crate) const PATIENT: &str = "patient";
 pub(crate) const ONCE: &str = "once";
@@ -50,11 +52,9 @@ impl Counter {
         Ok(Self(listener))
     }
 
-    /// The next who comes, or nobody within the limit; without one, whenever that may be.
-    pub(super) fn next(&self, limit: Option<Duration>) -> Option<Applicant> {
-        let timeout = limit.map_or(PollTimeout::NONE, |limit| {
-            PollTimeout::try_from(limit.as_millis()).unwrap_or(PollTimeout::MAX)
-        });
+    /// The next who comes, or nobody within the limit.
+    pub(super) fn next(&self, limit: Duration) -> Option<Applicant> {
+        let timeout = PollTimeout::try_from(limit.as_millis()).unwrap_or(PollTimeout::MAX);
         // An error is EINTR: nobody came.
         let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout);
         let (stream, _) = self.0.accept().ok()?;
@@ -85,6 +85,11 @@ impl Applicant {
     pub(super) fn tell(&self, text: &str) {
         // Somebody who does not wait any more has left the password here all the same.
         let _ = writeln!(&self.stream, "{text}");
+    }
+
+    /// The password is forgotten, untried.
+    pub(super) fn turn_away(self) {
+        self.tell(REPLACED);
     }
 
     /// The outcome; the password is forgotten.

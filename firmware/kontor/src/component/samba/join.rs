@@ -22,6 +22,8 @@ use crate::component::outside::private_directory;
 pub(crate) const WAITS: &str = "not joined: give the password";
 /// While headquarters does not answer: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Waiting is no hang: the start of the component may take that much longer, said again and again.
+const WAITING: Duration = Duration::from_secs(3600);
 /// LDAP, which every domain controller has.
 const LDAP: u16 = 389;
 /// A far office by satellite answers within a second.
@@ -37,25 +39,23 @@ const SCRATCH: &str = "/run/kontor/join";
 /// The tools make their databases in it, and not the directory.
 const PRIVATE: &str = "/var/lib/samba/private";
 
-/// Returns when the box is in the domain, and what it is in it lies in the state directories.
+/// Returns when the box is in the domain, and what it is in it lies in the state directories; with whoever is to hear of it once
+/// that is durable, until when the password may be needed again.
 ///
 /// # Errors
 /// The kernel's, on this box; whatever headquarters or a person gets wrong is said, and waited for.
-pub(super) fn until_joined(site: &Site, samba: &Samba) -> anyhow::Result<()> {
+pub(super) fn until_joined(site: &Site, samba: &Samba) -> anyhow::Result<Applicant> {
     let counter = Counter::open()?;
     let join = Join { site, samba, notifier: Notifier::from_environment() };
     let mut applicant = join.wait_for_somebody(&counter);
     let mut pause = PAUSES.0;
     loop {
         let failure = match join.attempt(&applicant)? {
-            Ok(()) => {
-                join.is_done(applicant);
-                return Ok(());
-            }
+            Ok(()) => return Ok(applicant),
             Err(failure) => failure,
         };
         let reason = failure.reason(site, samba, &applicant.account.user);
-        if !failure.may_pass() && (!applicant.is_patient || failure.is_of_the_account()) {
+        if !failure.may_pass() && (!applicant.is_patient || failure == JoinFailure::Secret) {
             println!("not joined: {reason}");
             applicant.answer(Err(&reason));
             applicant = join.wait_for_somebody(&counter);
@@ -64,14 +64,22 @@ pub(super) fn until_joined(site: &Site, samba: &Samba) -> anyhow::Result<()> {
         let next = format!("{reason}; trying again in {} s", pause.as_secs());
         join.say(&format!("not joined: {next}"));
         applicant.tell(&next);
-        match counter.next(Some(pause)) {
+        join.notifier.extend(WAITING);
+        match counter.next(pause) {
             Some(other) => {
-                std::mem::replace(&mut applicant, other).answer(Err("another password was given since"));
+                std::mem::replace(&mut applicant, other).turn_away();
                 pause = PAUSES.0;
             }
             None => pause = PAUSES.1.min(pause * 2),
         }
     }
+}
+
+/// The last word to whoever gave the password.
+pub(super) fn is_done(samba: &Samba, applicant: Applicant) {
+    let text = format!("{} as {}", samba.realm.to_uppercase(), role(samba.role));
+    println!("joined {text}");
+    applicant.answer(Ok(&text));
 }
 
 struct Join<'a> {
@@ -90,16 +98,11 @@ impl Join<'_> {
     fn wait_for_somebody(&self, counter: &Counter) -> Applicant {
         self.say(&format!("{WAITS} of somebody who may join computers: samba join USER"));
         loop {
-            if let Some(applicant) = counter.next(None) {
+            self.notifier.extend(WAITING);
+            if let Some(applicant) = counter.next(WAITING / 4) {
                 return applicant;
             }
         }
-    }
-
-    fn is_done(&self, applicant: Applicant) {
-        let text = format!("{} as {}", self.samba.realm.to_uppercase(), role(self.samba.role));
-        self.say(&format!("joined {text}"));
-        applicant.answer(Ok(&text));
     }
 
     /// Once, with everything cleared away that an earlier one has left.
