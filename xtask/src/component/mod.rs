@@ -15,13 +15,14 @@ use crate::archive::lock_file::{LockFile, LockedPackage};
 use crate::image::base;
 use crate::image::declaration::Product;
 use crate::image::plan::TOOLS_SET;
+use crate::image::process;
 use crate::image::step::{Key, Steps, hex};
 use crate::image::tree::{Node, Tree};
-use crate::image::{archive, disk, process};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
 pub mod declaration;
+mod layers;
 
 /// The product whose release day is the time stamp of everything in a component.
 pub const PRODUCT: &str = "branch";
@@ -32,7 +33,7 @@ const PARTS: &str = "parts.json";
 /// with zstd and clusters of 64 KiB, 1.7 to 2.7 s from an ordinary directory; the image has 82 MB instead of 61.
 const EROFS_COMPRESSION: &str = "lz4hc,12";
 /// Raise it when the code below changes what it makes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What an image is to be made of.
 #[derive(Debug)]
@@ -86,16 +87,30 @@ pub struct ComponentImage {
 /// # Errors
 /// When there is no such component, its declaration is wrong, or a package cannot be had.
 pub fn build(name: &str, fetch: &FetchOptions) -> Result<ComponentImage> {
+    build_edited(name, fetch, Workspace::locate().images().join("steps"), |_| ())
+}
+
+/// As [`build`], of a declaration that `edit` has changed, and with the results of steps in this directory.
+///
+/// # Errors
+/// Those of [`build`].
+pub fn build_edited(
+    name: &str,
+    fetch: &FetchOptions,
+    steps: Utf8PathBuf,
+    edit: impl FnOnce(&mut Declaration),
+) -> Result<ComponentImage> {
     let workspace = Workspace::locate();
     let mut lock = crate::image::checked_lock(&workspace)?;
     // Mistakes first: they cost nothing, a download may.
     Source::load(name, &workspace, &lock)?;
     let epoch_s = Product::load(&workspace.product(PRODUCT))?.epoch_s()?;
-    let steps = Steps::open(workspace.images().join("steps"))?;
+    let steps = Steps::open(steps)?;
     let cache = Cache::open(fetch)?;
     cache.provide(&mut lock, &[name, TOOLS_SET])?;
     let tools = Tools::prepare(&lock, &cache, workspace.target())?;
-    let source = Source::load(name, &workspace, &lock)?;
+    let mut source = Source::load(name, &workspace, &lock)?;
+    edit(&mut source.declaration);
     let target = workspace.target();
     let builder = Builder { steps: &steps, tools: &tools, cache: &cache, target: &target, epoch_s };
     let sealed = builder.image(&source)?;
@@ -128,7 +143,8 @@ impl Builder<'_> {
         let step = self.steps.result(&format!("component-{}", source.name()), &self.key(source)?, |out| {
             let tree = self.tree(source)?;
             write_json(&out.join(PARTS), &tree.sizes())?;
-            seal(&tree, &source.declaration, self.epoch_s, out, self.tools)
+            self.write(source, &tree, &out.join(IMAGE))?;
+            seal(out)
         })?;
         let seal = read_json(&step.join(SEAL))?;
         Ok(Sealed {
@@ -193,15 +209,8 @@ fn write_json(path: &Utf8Path, value: &impl Serialize) -> Result<()> {
     std::fs::write(path, serde_json::to_vec_pretty(value)?).with_context(|| format!("cannot write {path}"))
 }
 
-fn seal(tree: &Tree, declaration: &Declaration, epoch_s: u32, out: &Utf8Path, tools: &Tools) -> Result<()> {
+fn seal(out: &Utf8Path) -> Result<()> {
     let image = out.join(IMAGE);
-    let uuid = disk::named_guid(&format!("component {}", declaration.manifest.name));
-    let mut command = tools.command("mkfs.erofs")?;
-    command.args(["--quiet", "--tar=f", "-z", EROFS_COMPRESSION, "-U", &uuid.to_string().to_lowercase()]);
-    command.args(["-T", &epoch_s.to_string(), image.as_str()]);
-    // Its scratch file is as large as the tree: /tmp may be small, or TMPDIR not be there.
-    command.env("TMPDIR", out);
-    process::run_fed(command, |input| archive::write_tar(tree, epoch_s, input))?;
     let file = std::fs::File::open(&image).with_context(|| format!("cannot read {image}"))?;
     let bytes = file.metadata()?.len();
     let verity =
