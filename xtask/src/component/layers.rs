@@ -1,8 +1,8 @@
 //! A component's EROFS file, written in two layers: what comes out of packages, and over it what is declared.
 //!
-//! Compressing packages takes seconds, and they rarely change: the first layer is a step of its own. The second is appended to a
-//! copy of it, some kilobytes, whenever the declaration changes. The bytes of the file depend on the component's tree and on which
-//! of its files are packages', never on what was kept of an earlier build.
+//! Compressing packages takes seconds, and they rarely change: the first layer is a step of its own. The second, some
+//! kilobytes, is appended to a copy of it whenever the declaration changes. The file's bytes depend on the component's
+//! tree and on which of its files are packages', never on what an earlier build has left.
 
 use std::collections::HashSet;
 use std::io::Write;

@@ -1,9 +1,9 @@
 //! A package, and its data member decompressed once for all builds: decoding LZMA takes longer than all else that is
 //! done with a package.
 //!
-//! Made by whoever reads the package first, from a file whose hash was checked, and never needed: a copy that is missing, damaged or
-//! cannot be written is made anew, or done without. It carries its own hash, against damage. Nobody is kept from writing there who could
-//! not as well write to the steps' results.
+//! Made by whoever reads the package first, from a file whose hash was checked. Never needed: a copy that is missing or
+//! damaged is made anew, and where none can be written the package is read each time. Its own hash is against damage
+//! only: who can write here could as well change the results of steps.
 
 use std::fs;
 use std::io::Write;
@@ -16,11 +16,11 @@ use super::{Bounded, Entry, UNPACKED, read_tar};
 use crate::archive::cache::used;
 use crate::scratch;
 
-/// A frame that zstd skips (RFC 8878, section 3.1.2), of 32 bytes: the SHA-256 of what follows. `zstd -d` reads such files.
+/// A frame that zstd skips (RFC 8878, section 3.1.2), of 32 bytes: the SHA-256 of what follows. `zstd -d` reads it all.
 const SUM_FRAME: [u8; 8] = [0x50, 0x2a, 0x4d, 0x18, 32, 0, 0, 0];
 /// Length of what comes before the content.
 const HEADER: usize = SUM_FRAME.len() + 32;
-/// Half the size of no compression; higher levels save a tenth more and take twice as long.
+/// Packages but the kernel's, 252 MB decompressed, take 94 MB; level 3 makes 75 MB of them in 1.4 times the time.
 const LEVEL: i32 = 1;
 /// How the names of unfinished copies begin.
 const UNFINISHED: &str = ".";
