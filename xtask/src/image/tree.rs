@@ -10,8 +10,6 @@ use anyhow::{Context, Result, bail};
 
 /// Top-level directories that are links into `/usr` on a merged-usr system.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
-/// The origin of directories that nobody named.
-pub const IMPLIED: &str = "implied";
 
 /// What a path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,18 +177,6 @@ impl Tree {
         self.nodes.iter().map(|(path, node)| (path.as_str(), node))
     }
 
-    /// Adds missing parent directories as they are in another tree, which has all of them.
-    pub fn take_parents(&mut self, from: &Self) {
-        let paths: Vec<String> = self.nodes.keys().cloned().collect();
-        for (path, at) in paths.iter().flat_map(|path| path.match_indices('/').map(move |(at, _)| (path, at)))
-        {
-            let parent = &path[..at];
-            if let (false, Some(node)) = (self.nodes.contains_key(parent), from.nodes.get(parent)) {
-                self.nodes.insert(parent.to_owned(), node.clone());
-            }
-        }
-    }
-
     /// Adds missing parent directories and checks that every parent is one.
     ///
     /// # Errors
@@ -204,7 +190,7 @@ impl Tree {
                     Some(NodeKind::Dir) => {}
                     Some(_) => bail!("/{path}: /{parent} is not a directory"),
                     None => {
-                        let node = Node::new(NodeKind::Dir, 0o755, IMPLIED);
+                        let node = Node::new(NodeKind::Dir, 0o755, "implied");
                         self.nodes.insert(parent.to_owned(), node);
                     }
                 }
