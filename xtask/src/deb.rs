@@ -9,7 +9,10 @@ use std::io::{BufReader, Read, Seek};
 use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8Path;
 
+mod kept;
 mod xz;
+
+pub use kept::Deb;
 
 /// How the name of the member with the files begins.
 const DATA: &str = "data.tar";
@@ -78,7 +81,7 @@ pub struct Entry {
     pub xattrs: Vec<(String, Vec<u8>)>,
 }
 
-/// Calls `each` with every entry of the package's data member, in its order.
+/// Calls `each` with every entry of the package's data member, in its order; nothing is kept, see [`Deb`].
 pub fn entries(deb: impl AsRef<Utf8Path>, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
     let deb = deb.as_ref();
     let file = File::open(deb).with_context(|| format!("opening {deb}"))?;

@@ -401,6 +401,13 @@ fn only_what_nobody_uses_is_pruned() {
     let strange = fixture.path("cache/deb/ab").join(format!("{}.deb", "ab".repeat(32)));
     std::fs::create_dir_all(strange.parent().unwrap()).unwrap();
     std::fs::write(&strange, "old").unwrap();
+    let locked = &lock.set("base").unwrap()[0];
+    let copies = [&"ab".repeat(32), &locked.sha256]
+        .map(|hash| fixture.path("cache/unpacked").join(&hash[..2]).join(format!("{hash}.zst")));
+    for copy in &copies {
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::write(copy, "what was in it").unwrap();
+    }
     std::fs::write(fixture.path("cache/partial/x"), "half").unwrap();
     let day = std::time::Duration::from_secs(86_400);
     let (now, root) = (std::time::SystemTime::now(), fixture.path("cache"));
@@ -410,10 +417,11 @@ fn only_what_nobody_uses_is_pruned() {
         pruned.map(|file| file.path.file_name().unwrap().to_owned()).collect()
     };
     assert!(names(now + 89 * day).is_empty());
-    let expected = [strange.file_name().unwrap(), "x"];
+    let expected = [strange.file_name().unwrap(), "x", copies[0].file_name().unwrap()];
     assert_eq!(names(now + 91 * day), expected);
     prune::remove(&prune::stale(&root, &lock, 90 * day, now + 91 * day).unwrap()).unwrap();
     assert_eq!(fixture.cached_debs(), 2);
+    assert_eq!(copies.map(|copy| copy.exists()), [false, true]);
     fixture
         .cache_with(&FetchOptions { offline: true, ..fixture.options() })
         .provide(&mut lock.clone(), &["base"])

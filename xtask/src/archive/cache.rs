@@ -1,4 +1,5 @@
-//! The content-addressed store of downloaded files: `deb/ab/abcdef….deb`, `index/ab/abcdef…`.
+//! The content-addressed store of downloaded files: `deb/ab/abcdef….deb`, `index/ab/abcdef…`; and
+//! `unpacked/ab/abcdef….zst`, what is in that package (`deb::Deb`).
 //!
 //! A file is under its final name only when its hash was right. Unfinished files wait in `partial/`, locked by the
 //! process that fills them, and are resumed by the next one.
@@ -22,10 +23,15 @@ use super::lock_file::{LockFile, LockedPackage};
 use super::mirrors::Mirrors;
 use super::progress::Progress;
 use super::repository::Repository;
+use crate::deb::Deb;
 use crate::scratch;
 
 /// Files downloaded at once: enough to hide a mirror's latency on small packages.
 const PARALLEL_DOWNLOADS: usize = 8;
+/// The folders of downloaded files.
+pub(crate) const DOWNLOADED: [&str; 4] = ["deb", "index", "partial", "release"];
+/// Where packages' content is, decompressed.
+pub(super) const UNPACKED: &str = "unpacked";
 
 /// How packages may be had.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -84,7 +90,7 @@ impl Cache {
         if let Some(archive) = options.archive.as_ref().filter(|archive| !archive.as_str().is_empty()) {
             super::keep::opened(archive)?;
         }
-        for folder in ["deb", "index", "partial", "release"] {
+        for folder in DOWNLOADED {
             let path = root.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("making the cache folder {path}"))?;
         }
@@ -169,6 +175,13 @@ impl Cache {
                 ))),
             })
             .collect()
+    }
+
+    /// As [`Cache::fetch`], for packages that more than one build reads: their content is kept decompressed.
+    pub fn debs(&self, packages: &[&LockedPackage]) -> Result<Vec<Deb>> {
+        let copy = |package: &LockedPackage| self.path_of(UNPACKED, &package.sha256, ".zst");
+        let paths = self.fetch(packages)?.into_iter().zip(packages);
+        Ok(paths.map(|(path, package)| Deb::new(path, copy(package))).collect())
     }
 
     /// For each of these packages, in order, its file or why it cannot be had. Other troubles are errors.
@@ -415,7 +428,7 @@ fn has(path: &Utf8Path, sha256: &str, size: u64) -> Result<bool> {
 }
 
 /// Renews the time stamp by which unused files are found, once a day; a cache that cannot be written only ages.
-fn used(path: &Utf8Path, metadata: &fs::Metadata) {
+pub(crate) fn used(path: &Utf8Path, metadata: &fs::Metadata) {
     let now = SystemTime::now();
     let fresh = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < Duration::from_secs(86_400));
     if !metadata.modified().is_ok_and(fresh) {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
+use super::cache::UNPACKED;
 use super::keep::files_below;
 use super::lock_file::LockFile;
 
@@ -32,7 +33,7 @@ pub fn stale(root: &Utf8Path, lock: &LockFile, age: Duration, now: SystemTime) -
     let releases = lock.releases.iter().map(|(suite, date)| format!("{suite}-{date}"));
     let locked: HashSet<String> = packages.chain(releases).collect();
     let mut found = Vec::new();
-    for folder in ["deb", "index", "release", "partial"] {
+    for folder in ["deb", UNPACKED, "index", "release", "partial"] {
         for path in files_below(&root.join(folder))? {
             let hash = path.file_stem().unwrap_or_default();
             let Ok(metadata) = fs::metadata(&path) else { continue };

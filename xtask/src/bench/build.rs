@@ -19,6 +19,10 @@ use super::{Report, Subject, Summary};
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::command::bench::Common;
+use crate::component;
+use crate::component::declaration::Declaration;
+use crate::deb::Deb;
+use crate::image::plan::BASE_SET;
 use crate::image::{self, ImageOptions, firmware};
 use crate::sbom::facts;
 use crate::scratch;
@@ -32,6 +36,14 @@ pub mod room;
 const SCRATCH: &str = ".bench-build-";
 /// The series of images made after the program alone has changed.
 const EDIT: &str = "edit";
+/// Ours, with packages as they come from the mirror and nothing kept of what is in them.
+const FIRST: &str = "ours-first";
+/// The series of component images made after the declaration's run-time part alone has changed.
+const COMPONENT_EDIT: &str = "component-edit";
+/// The largest component.
+const COMPONENT: &str = "samba";
+/// What it may take, from the command to the sealed image.
+const COMPONENT_EDIT_BUDGET_S: f64 = 3.0;
 /// What a new image may take beyond the compile after one line has changed: `ratio.edit` is the median divided by this.
 const EDIT_BUDGET_S: f64 = 3.0;
 /// Peers, as they are called in the report.
@@ -56,33 +68,58 @@ pub fn run(common: &Common) -> Result<Report> {
     let edited = utf8(kept.0.path())?;
     ours.build(edited, &ours.program)?;
     let mkosi = meter.sample("first try of mkosi", |directory| peers.mkosi(directory));
+    ours.component(edited, None)?;
     let mut subjects = vec![
         Subject::new(OURS, |_| {
             facts::forget(&workspace.target())?;
             meter.sample(OURS, |directory| ours.build(directory, &ours.program))
+        }),
+        Subject::new(FIRST, |_| {
+            facts::forget(&workspace.target())?;
+            ours.forget_content(&lock)?;
+            meter.sample(FIRST, |directory| ours.build(directory, &ours.program))
         }),
         Subject::new(MMDEBSTRAP, |_| meter.sample(MMDEBSTRAP, |directory| peers.mmdebstrap(directory))),
         Subject::new(EDIT, |round| {
             let program = ours.edited(edited, round)?;
             meter.sample(EDIT, |_| ours.build(edited, &program))
         }),
+        Subject::new(COMPONENT_EDIT, |round| {
+            meter.sample(COMPONENT_EDIT, |_| ours.component(edited, Some(round)))
+        }),
     ];
     if mkosi.is_ok() {
         subjects.push(Subject::new(MKOSI, |_| meter.sample(MKOSI, |directory| peers.mkosi(directory))));
     }
     let mut samples = super::run(common.rounds, "s", subjects)?;
-    let edit = samples.remove(EDIT).and_then(|series| Summary::of(&series)).context("no samples of edit")?;
+    let (first, edit) = (taken(&mut samples, FIRST)?, taken(&mut samples, EDIT)?);
+    let component_edit = taken(&mut samples, COMPONENT_EDIT)?;
     let mut report = Report::new("build", "s", &samples)?;
     report.ratio.insert(EDIT.to_owned(), edit.median / EDIT_BUDGET_S);
+    report.ratio.insert(COMPONENT_EDIT.to_owned(), component_edit.median / COMPONENT_EDIT_BUDGET_S);
+    let peer = report.peers.get(MMDEBSTRAP).map(|peer| first.median / peer.median);
     let mut detail = |name: &str, value| report.detail.insert(name.to_owned(), value);
     detail("compile_s", compile_s.into());
     detail("cpu_s", meter.cpu());
     detail("edit_s", json!(edit));
     detail("edit_ratio_is", format!("edit_s.median / {EDIT_BUDGET_S} s, beyond the compile").into());
+    detail("component_edit_s", json!(component_edit));
+    detail(
+        "component_edit_ratio_is",
+        format!("component_edit_s.median / {COMPONENT_EDIT_BUDGET_S} s").into(),
+    );
+    detail("first_s", json!(first));
+    detail("first_ratio_mmdebstrap", json!(peer));
     if let Err(error) = mkosi {
         detail("mkosi_cannot_run", format!("{error:#}").into());
     }
     Ok(report)
+}
+
+/// Takes out a series that is not a peer's.
+fn taken(samples: &mut BTreeMap<String, Vec<f64>>, name: &str) -> Result<Summary> {
+    let series = samples.remove(name).and_then(|series| Summary::of(&series));
+    series.with_context(|| format!("no samples of {name}"))
 }
 
 /// Our own builder.
@@ -104,6 +141,24 @@ impl Ours {
             ..ImageOptions::default()
         };
         image::build(&options).map(drop)
+    }
+
+    /// The component's image; after the first, with another run-time part in each round. Everything is done that
+    /// `cargo xtask component build` does.
+    fn component(&self, directory: &Utf8Path, round: Option<u32>) -> Result<()> {
+        let edit = |declaration: &mut Declaration| {
+            if let Some(round) = round {
+                declaration.manifest_text += &format!("# round {round}\n");
+            }
+        };
+        component::build_edited(COMPONENT, &self.fetch, directory.join("steps"), edit).map(drop)
+    }
+
+    /// As on a machine that has the packages, but has never looked into them.
+    fn forget_content(&self, lock: &LockFile) -> Result<()> {
+        let packages = lock.set(BASE_SET)?;
+        let debs = Cache::open(&self.fetch)?.debs(&packages.iter().collect::<Vec<_>>())?;
+        debs.iter().try_for_each(Deb::forget)
     }
 
     /// The program as another compile would have made it: the same but for some bytes. Nothing but the program

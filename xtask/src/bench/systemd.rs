@@ -150,7 +150,7 @@ fn unpacked_kernel(
     tools: &Tools,
 ) -> Result<Kernel> {
     let directory = folder.join("systemd-kernel");
-    let debs = cache.fetch(kernels)?;
+    let debs = cache.debs(kernels)?;
     Kernel::unpack(debs.first().context("the peer's set has no kernel")?, &directory, tools)?;
     Kernel::open(directory)
 }
@@ -160,7 +160,7 @@ fn root(packages: &[&LockedPackage], cache: &Cache) -> Result<Tree> {
     let folder = workspace.root().join("rootfs").join(SET);
     let declared = BaseFile::load(&folder.join(format!("{SET}.toml")))?;
     let mut tree = Tree::default();
-    for (package, deb) in packages.iter().zip(cache.fetch(packages)?) {
+    for (package, deb) in packages.iter().zip(cache.debs(packages)?) {
         base::add_package(&mut tree, &package.name, &deb, &declared.unpack)
             .with_context(|| format!("package {}", package.name))?;
     }

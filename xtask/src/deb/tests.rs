@@ -30,7 +30,7 @@ fn raw_path(mut header: tar::Header, path: &str) -> tar::Header {
     header
 }
 
-fn deb(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub(super) fn deb(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = ar::Builder::new(Vec::new());
     for (name, bytes) in members {
         builder.append(&ar::Header::new(name.as_bytes().to_vec(), bytes.len() as u64), *bytes).unwrap();
@@ -47,7 +47,7 @@ fn list(deb: &[u8]) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
-fn sample() -> Vec<u8> {
+pub(super) fn sample() -> Vec<u8> {
     tar(|builder| {
         builder
             .append_data(&mut header(tar::EntryType::Directory, 0, 0o755), "./usr/", std::io::empty())

@@ -12,7 +12,7 @@ use super::glob;
 use super::tree::{Node, NodeKind, Tree};
 use crate::archive::cache::{Cache, parallel};
 use crate::archive::lock_file::LockedPackage;
-use crate::deb::{self, Entry, Kind};
+use crate::deb::{Deb, Entry, Kind};
 use crate::sbom::facts;
 
 /// The name under which declarations appear as an origin.
@@ -37,11 +37,11 @@ impl PackageFiles {
     ///
     /// # Errors
     /// When the package cannot be read.
-    pub fn read(package: &str, deb: &Utf8Path, unpack: &Unpack, mut see: impl FnMut(&Entry)) -> Result<Self> {
+    pub fn read(package: &str, deb: &Deb, unpack: &Unpack, mut see: impl FnMut(&Entry)) -> Result<Self> {
         // A hard link may come to a file that is dropped under its first name.
         let mut dropped: BTreeMap<String, Node> = BTreeMap::new();
         let mut files = Vec::new();
-        deb::entries(deb, |entry| {
+        deb.entries(|entry| {
             see(&entry);
             let wanted =
                 !glob::any_matches(&unpack.drop, &entry.path) || glob::any_matches(&unpack.keep, &entry.path);
@@ -89,14 +89,14 @@ pub fn read_packages(
     cache: &Cache,
     target: &Utf8Path,
 ) -> Result<Vec<PackageFiles>> {
-    let debs: Vec<_> = packages.iter().zip(cache.fetch(packages)?).collect();
+    let debs: Vec<_> = packages.iter().zip(cache.debs(packages)?).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     parallel(&debs, threads, |(package, deb)| {
         let mut facts = facts::Reader::new(&package.name);
         let see = |entry: &Entry| facts.see(&entry.path, &entry.kind);
         let files = PackageFiles::read(&package.name, deb, unpack, see)
             .with_context(|| format!("package {}", package.name))?;
-        facts.keep(package, deb, target)?;
+        facts.keep(package, deb.path(), target)?;
         Ok(files)
     })
 }
@@ -105,7 +105,7 @@ pub fn read_packages(
 ///
 /// # Errors
 /// When the package cannot be read, or conflicts with what is there.
-pub fn add_package(tree: &mut Tree, package: &str, deb: &Utf8Path, unpack: &Unpack) -> Result<()> {
+pub fn add_package(tree: &mut Tree, package: &str, deb: &Deb, unpack: &Unpack) -> Result<()> {
     PackageFiles::read(package, deb, unpack, |_| ())?.add_to(tree)
 }
 

@@ -5,7 +5,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::process::run;
 use super::tree::{Node, NodeKind, Tree};
-use crate::deb::{self, Kind};
+use crate::deb::{Deb, Kind};
 use crate::tools::Tools;
 
 /// What must be loaded before the base can be mounted.
@@ -32,9 +32,9 @@ impl Kernel {
     ///
     /// # Errors
     /// When the package is not a kernel's or depmod fails.
-    pub fn unpack(deb: &Utf8Path, out: &Utf8Path, tools: &Tools) -> Result<()> {
+    pub fn unpack(deb: &Deb, out: &Utf8Path, tools: &Tools) -> Result<()> {
         let mut kernels = 0;
-        deb::entries(deb, |entry| {
+        deb.entries(|entry| {
             let Kind::File { bytes } = entry.kind else { return Ok(()) };
             let modules = entry.path.strip_prefix("usr/").unwrap_or(&entry.path);
             if modules.starts_with("lib/modules/") {
@@ -46,7 +46,7 @@ impl Kernel {
             }
             Ok(())
         })?;
-        ensure!(kernels == 1, "{deb} holds {kernels} kernels, not one");
+        ensure!(kernels == 1, "{} holds {kernels} kernels, not one", deb.path());
         depmod(out, &version_in(out)?, tools)
     }
 

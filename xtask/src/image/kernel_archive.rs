@@ -15,7 +15,7 @@ use super::kernel::{BACKGROUND, EARLY, IMAGE, MODULES, depmod, write};
 use super::module_file::{Form, section};
 use super::modules::{ModuleIndex, ModuleInfo};
 use crate::archive::cache::parallel;
-use crate::deb;
+use crate::deb::Deb;
 use crate::tools::Tools;
 
 /// What depmod takes over from the package.
@@ -39,8 +39,8 @@ impl KernelArchive {
     ///
     /// # Errors
     /// When it is not one, or cannot be read.
-    pub fn read(deb: &Utf8Path) -> Result<Self> {
-        Self::new(deb::data(deb)?).with_context(|| format!("package {deb}"))
+    pub fn read(deb: &Deb) -> Result<Self> {
+        Self::new(deb.data()?).with_context(|| format!("package {}", deb.path()))
     }
 
     /// From the package's data member.

@@ -128,14 +128,14 @@ impl Builder<'_> {
 
     fn kernel_archive(&self) -> Result<KernelArchive> {
         let package = &self.plan.kernel;
-        let debs = self.cache.fetch(&[package])?;
+        let debs = self.cache.debs(&[package])?;
         let deb = debs.first().context("no kernel package")?;
         let archive = KernelArchive::read(deb)?;
         // Without one the SBOM looks for a link to that of another package.
         if let Some((path, bytes)) = archive.copyright() {
             let mut facts = facts::Reader::new(&package.name);
             facts.see(path, &Kind::File { bytes: bytes.to_vec() });
-            facts.keep(package, deb, self.target)?;
+            facts.keep(package, deb.path(), self.target)?;
         }
         Ok(archive)
     }

@@ -74,11 +74,15 @@ impl Surroundings {
         Ok(command)
     }
 
-    /// The same packages by another path.
+    /// The same packages by another path; what is in them is read from themselves, not from what the cache keeps of it.
     fn packages(&mut self, folder: &Utf8Path) -> Result<()> {
-        let link = folder.join("packages");
-        symlink(cache::default_root()?, &link).with_context(|| format!("making {link}"))?;
-        self.environment.insert("KONTOR_CACHE".to_owned(), link.into());
+        let (root, other) = (cache::default_root()?, folder.join("packages"));
+        fs::create_dir_all(&other).with_context(|| format!("making {other}"))?;
+        for name in cache::DOWNLOADED {
+            let link = other.join(name);
+            symlink(root.join(name), &link).with_context(|| format!("making {link}"))?;
+        }
+        self.environment.insert("KONTOR_CACHE".to_owned(), other.into());
         Ok(())
     }
 

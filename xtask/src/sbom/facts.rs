@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::cache::Cache;
 use crate::archive::lock_file::LockedPackage;
-use crate::deb::{self, Kind};
+use crate::deb::{self, Deb, Kind};
 
 /// Version of the facts' form on disk, in the name of their directory.
 const FACTS: &str = "package-facts-2";
@@ -59,22 +59,22 @@ impl Raw {
 /// When one cannot be had or read.
 pub(super) fn facts(packages: &[&LockedPackage], cache: &Cache, target: &Utf8Path) -> Result<Vec<Facts>> {
     let directory = opened(target)?;
-    let debs = cache.fetch(packages)?;
+    let debs = cache.debs(packages)?;
     packages.iter().zip(debs).map(|(package, deb)| kept(package, &deb, &directory)).collect()
 }
 
-fn kept(package: &LockedPackage, deb: &Utf8Path, directory: &Utf8Path) -> Result<Facts> {
+fn kept(package: &LockedPackage, deb: &Deb, directory: &Utf8Path) -> Result<Facts> {
     let path = path_of(package, directory);
     // A file that does not parse is from an interrupted run or another version: as good as none.
     if let Some(facts) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         return Ok(facts);
     }
     let mut reader = Reader::new(&package.name);
-    deb::entries(deb, |entry| {
+    deb.entries(|entry| {
         reader.see(&entry.path, &entry.kind);
         Ok(())
     })?;
-    let facts = reader.with_control(deb)?;
+    let facts = reader.with_control(deb.path())?;
     super::write_atomically(&path, &serde_json::to_vec(&facts)?)?;
     Ok(facts)
 }
