@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::message::{Answer, Command, MORE, Operation, PENDING, message, negotiate, session_setup, tree_connect};
+use super::message::{
+    Answer, Command, MORE, Operation, PENDING, message, negotiate, session_setup, tree_connect,
+};
 use super::ntlm::{self, Account};
 use super::signing::Key;
 use super::{PORT, framed_length};
@@ -76,7 +78,8 @@ impl World {
         let (token, key) = ntlm::authenticate(account, challenge.token()?)?;
         let what = format!("the log-on of {}", account.user);
         // Only a success is signed.
-        let answer = self.smb_exchange(session, Command::SessionSetup, &session_setup(&token))?.success(&what)?;
+        let answer =
+            self.smb_exchange(session, Command::SessionSetup, &session_setup(&token))?.success(&what)?;
         let key = Key::of_session(&key);
         key.check(&answer.message).context(what)?;
         session.state.key = Some(key);
@@ -138,7 +141,8 @@ impl Session {
 
     /// The answer to the last question, if all of it has been received.
     fn answer(&mut self) -> Result<Option<Answer>> {
-        while let Some(length) = framed_length(&self.received).filter(|length| self.received.len() >= *length) {
+        while let Some(length) = framed_length(&self.received).filter(|length| self.received.len() >= *length)
+        {
             let message = self.received.drain(..length).skip(4).collect();
             let answer = Answer::decode(message)?;
             if answer.status == PENDING {

@@ -171,8 +171,7 @@ fn create(name: &str, disposition: Disposition) -> Vec<u8> {
     const IMPERSONATION: u32 = 2;
     let name = utf16(name);
     let fields = Fields::default().u16(&[57]).bytes(&[0, 0]).u32(&[IMPERSONATION]).u64(&[0, 0]);
-    let fields =
-        fields.u32(&[ACCESS, NORMAL_FILE, SHARED_BY_ALL, disposition as u32, NO_DIRECTORY]);
+    let fields = fields.u32(&[ACCESS, NORMAL_FILE, SHARED_BY_ALL, disposition as u32, NO_DIRECTORY]);
     fields.u16(&[HEADER as u16 + 56, name.len() as u16]).u32(&[0, 0]).bytes(&name).0
 }
 
@@ -212,7 +211,10 @@ impl Answer {
     /// # Errors
     /// When it is none of SMB 2 or 3.
     pub(super) fn decode(message: Vec<u8>) -> Result<Self> {
-        ensure!(message.starts_with(MAGIC) && message.len() >= HEADER, "no answer of SMB 2 or 3: {message:02x?}");
+        ensure!(
+            message.starts_with(MAGIC) && message.len() >= HEADER,
+            "no answer of SMB 2 or 3: {message:02x?}"
+        );
         let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|index| message[at + index]));
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let (status, id, tree, session) = (u32_at(8), u64_at(24), u32_at(36), u64_at(40));
@@ -234,6 +236,14 @@ impl Answer {
     /// When it is no answer to that.
     pub fn file(&self) -> Result<FileId> {
         Ok(FileId(self.bytes(HEADER + 64, 16)?.try_into()?))
+    }
+
+    /// Its length.
+    ///
+    /// # Errors
+    /// As [`Self::file`].
+    pub fn length(&self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.bytes(HEADER + 48, 8)?.try_into()?))
     }
 
     /// What was read.

@@ -50,7 +50,8 @@ pub(super) fn authenticate(account: &Account<'_>, challenge: &[u8]) -> Result<(V
     let mut message = begin(AUTHENTICATE);
     let mut payload = Vec::new();
     // The answer of LAN Manager is all zero beside one of version 2 (section 3.1.5.1.2).
-    let fields = [vec![0; 24], response.answer, utf16(account.domain), utf16(account.user), utf16("PC"), vec![]];
+    let fields =
+        [vec![0; 24], response.answer, utf16(account.domain), utf16(account.user), utf16("PC"), vec![]];
     for field in fields {
         let length = u16::try_from(field.len())?.to_le_bytes();
         message.extend([length, length].concat());

@@ -33,10 +33,14 @@ write = ["Domain Users"]
 previous-versions = true
 "#;
 
-/// A box that is to be a domain controller, with a root shell.
+/// Of a box that is to be a domain controller, with a root shell.
+pub(crate) fn site() -> String {
+    format!("{}\n{SAMBA}", site_with_root_shell())
+}
+
+/// A box with that site.
 pub(crate) fn options() -> BoxOptions {
-    let site = format!("{}\n{SAMBA}", site_with_root_shell());
-    BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() }
+    BoxOptions { memory_mib: 1024, site: Some(site()), ..BoxOptions::default() }
 }
 
 /// Waits in the box, so that asking costs it little.
