@@ -149,7 +149,8 @@ fn boot_again(world: &mut World, scene: &Scene, position: usize, acknowledged: &
     ensure!(said.contains("(0 errors)"), "the database has errors: {said}");
     let files = read_back(world, scene.office.pc, &acknowledged.promises.files(position))?;
     let blocks = acknowledged.promises.check(position, &files)?;
-    println!("booted: {blocks} blocks of {} files read back; {}", files.len(), said.trim());
+    let database = said.lines().find(|line| line.contains("errors)")).unwrap_or_default().trim();
+    println!("booted: {blocks} blocks of {} files read back; {database}", files.len());
     scene.still_serves(world)?;
     world.vm(gateway).power_cut()
 }
@@ -175,14 +176,21 @@ fn read_back(world: &mut World, pc: PcId, names: &[String]) -> Result<BTreeMap<S
 }
 
 fn check_variants(checker: &Checker, cuts: &[CutPoint], acknowledged: &Acknowledged) -> Result<()> {
-    let (mut blocks, mut users) = (0, 0);
+    let (mut blocks, mut databases, mut users) = (0, 0, 0);
     for (number, (position, cut)) in cuts.iter().enumerate() {
         let what = || format!("cut {number} after {position} events, {cut:?}");
         let found = checker.found(number).with_context(what)?;
         blocks += acknowledged.promises.check(*position, &found.files).with_context(what)?;
-        users += acknowledged.ensure_users(*position, &found.accounts).with_context(what)?;
+        if let Some(accounts) = found.accounts {
+            databases += 1;
+            users += acknowledged.ensure_users(*position, &accounts).with_context(what)?;
+        }
     }
-    println!("{} cuts mounted: {blocks} blocks and {users} users promised, none lost", cuts.len());
+    println!(
+        "{} cuts mounted, {blocks} blocks promised in them; {databases} databases opened, {users} users promised in them; \
+         none lost",
+        cuts.len()
+    );
     Ok(())
 }
 
