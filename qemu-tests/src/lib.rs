@@ -38,6 +38,7 @@ pub mod pc;
 pub mod pcap;
 pub mod peers;
 pub mod probe;
+pub mod promise;
 pub mod ready;
 pub mod serial;
 pub mod smb;

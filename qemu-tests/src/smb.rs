@@ -1,10 +1,19 @@
-//! The first message of SMB 2 and 3 ([MS-SMB2], sections 2.2.3 and 2.2.4): which dialect a server speaks.
+//! What a PC has of SMB 2 and 3 ([MS-SMB2]): the question which dialect a server speaks (sections 2.2.3 and 2.2.4), and
+//! a client that can write and, unlike `smbclient`, ask for it to be durable.
+
+mod client;
+mod message;
+mod ntlm;
+mod signing;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+pub use self::client::SmbSession;
+pub use self::message::{Answer, Disposition, FileId, MAX_DATA, Operation};
+pub use self::ntlm::Account;
 use crate::world::{PcId, World};
 
 const PORT: u16 = 445;

@@ -193,7 +193,15 @@ impl World {
         }
     }
 
-    fn send(&mut self, connection: Connection, bytes: &[u8]) -> Result<()> {
+    /// Appends what has come since to `received`.
+    pub(crate) fn receive(&mut self, connection: Connection, received: &mut Vec<u8>) -> Result<()> {
+        let socket = self.pc(connection.pc).tcp(connection.socket);
+        read_all(socket, received);
+        ensure!(socket.may_recv(), "the connection was dropped");
+        Ok(())
+    }
+
+    pub(crate) fn send(&mut self, connection: Connection, bytes: &[u8]) -> Result<()> {
         let socket = self.pc(connection.pc).tcp(connection.socket);
         let sent = socket.send_slice(bytes).map_err(|error| anyhow::anyhow!("send: {error}"))?;
         ensure!(sent == bytes.len(), "more than a socket's buffer holds");

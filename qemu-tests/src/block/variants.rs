@@ -13,8 +13,6 @@ use super::trace::{Base, Cut, Event, Overlay, Replay};
 
 /// Where the first shelf begins.
 pub const SHELVES: u64 = 4096;
-/// Length of a shelf: what the checker reports of one variant must fit.
-pub const SHELF: usize = 64 << 10;
 
 /// The part of the disk that is served.
 #[derive(Debug, Clone, Copy)]
@@ -71,25 +69,33 @@ pub struct VariantDisk(Arc<Mutex<Shared>>);
 pub struct Desk {
     shared: Arc<Mutex<Shared>>,
     content: Vec<u8>,
+    shelf: usize,
 }
 
-/// Both disks for these cuts, whose positions must not go back.
+/// Both disks for these cuts, whose positions must not go back. What the checker reports of one variant must fit on
+/// a shelf of this length.
 #[must_use]
-pub fn disks(base: Base, events: Arc<[Event]>, cuts: Vec<CutPoint>, window: Window) -> (VariantDisk, Desk) {
-    let content = vec![0; SHELVES as usize + cuts.len() * SHELF];
+pub fn disks(
+    base: Base,
+    events: Arc<[Event]>,
+    cuts: Vec<CutPoint>,
+    window: Window,
+    shelf: usize,
+) -> (VariantDisk, Desk) {
+    let content = vec![0; SHELVES as usize + cuts.len() * shelf];
     let contents = vec![None; cuts.len()];
     let replay = Replay::new(events);
     let shared = Shared { base, window, replay, cuts, chosen: None, overlay: Overlay::default(), contents };
     let shared = Arc::new(Mutex::new(shared));
-    (VariantDisk(shared.clone()), Desk { shared, content })
+    (VariantDisk(shared.clone()), Desk { shared, content, shelf })
 }
 
 impl Desk {
     /// What the guest reported of a variant.
     #[must_use]
     pub fn shelf(&self, number: usize) -> &[u8] {
-        let start = SHELVES as usize + number * SHELF;
-        self.content.get(start..start + SHELF).unwrap_or_default()
+        let start = SHELVES as usize + number * self.shelf;
+        self.content.get(start..start + self.shelf).unwrap_or_default()
     }
 
     /// What the variant's disk held when it was chosen; nothing when it never was.

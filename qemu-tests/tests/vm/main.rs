@@ -21,6 +21,7 @@ mod samba;
 mod samba_faults;
 mod samba_join;
 mod scene;
+mod share_cut;
 mod site;
 mod slots;
 mod state_faults;
@@ -85,6 +86,7 @@ const TESTS: &[(&str, Test)] = &[
     ("orderly-ends-consume-no-tries", kernel_faults::orderly_ends),
     ("a-domain-controller-on-the-box", samba::domain_controller),
     ("a-broken-samba-leaves-the-office-alone", samba_faults::leave_the_office_alone),
+    ("a-share-survives-a-power-cut", share_cut::survives_a_power_cut),
     ("a-branch-joins-its-headquarters", samba_join::member),
     ("a-flipped-byte-in-a-component-s-image", samba::flipped_byte),
     ("an-erased-slot-is-passed-over", slots::erased),

@@ -31,13 +31,16 @@ const WAVES: u8 = 8;
 /// Mounting one variant takes a fraction of a second by emulation.
 const CHECK_LIMIT: Duration = Duration::from_secs(900);
 
+/// Blocks of a shelf, on which the checker reports.
+const SHELF_BLOCKS: usize = 16;
+
 /// Mounts what it gets, numbers written to the desk's first sector, and reports on the desk's shelves.
 const CHECKER: &str = "\
 for d in /sys/block/vd*; do case $(cat $d/serial) in variants) v=/dev/${d##*/};; desk) c=/dev/${d##*/};; esac; done; \
 mkdir -p /tmp/m; k=0; while [ $k -lt @CUTS@ ]; do echo $k > /tmp/k; dd if=/tmp/k of=$c bs=512 count=1 conv=sync,fsync 2> /dev/null; \
 if mount -t ext4 -o noatime $v /tmp/m; then j=/tmp/m/dhcpd/leases.journal; \
 if [ -e $j ]; then cat $j > /tmp/j; else : > /tmp/j; fi; r=mounted; umount /tmp/m || r=stuck; else r=refused; : > /tmp/j; fi; \
-{ echo $r $(wc -c < /tmp/j); cat /tmp/j; } > /tmp/o; dd if=/tmp/o of=$c bs=4096 seek=$((1 + k * 16)) conv=sync,fsync 2> /dev/null; \
+{ echo $r $(wc -c < /tmp/j); cat /tmp/j; } > /tmp/o; dd if=/tmp/o of=$c bs=4096 seek=$((1 + k * @BLOCKS@)) conv=sync,fsync 2> /dev/null; \
 k=$((k + 1)); done; echo all ''variants checked";
 
 /// A lease that a PC has, and how many events the disk had answered when it had it.
@@ -132,7 +135,8 @@ fn check_variants(
 ) -> Result<BlockServer<Desk>> {
     let (offset, length) = Disk::open(&world.equipment()?.image)?.partition(PartitionKind::State)?;
     let window = Window { offset, length };
-    let (variants, desk) = variants::disks(base.clone(), events.clone(), cuts.to_vec(), window);
+    let (variants, desk) =
+        variants::disks(base.clone(), events.clone(), cuts.to_vec(), window, SHELF_BLOCKS * 4096);
     let variants = BlockServer::start(world.artefacts().socket("variants"), variants)?;
     let desk = BlockServer::start(world.artefacts().socket("desk"), desk)?;
     let nowhere = [world.add_wire("checker-wan")?, world.add_wire("checker-lan")?];
@@ -147,6 +151,7 @@ fn check_variants(
     world.vm(checker).serial.send("shell\r")?;
     world.expect(checker, "root# ", Office::LEASE_LIMIT)?;
     let script = CHECKER.replace("@CUTS@", &cuts.len().to_string());
+    let script = script.replace("@BLOCKS@", &SHELF_BLOCKS.to_string());
     world.vm(checker).serial.send(&format!("{script}\r"))?;
     world.wait_for_line(checker, "all variants checked", CHECK_LIMIT)?;
     world.vm(checker).power_cut()?;

@@ -39,10 +39,14 @@ quota = "16 MiB"
 /// More than the share `small` may take.
 const LARGE_MIB: u32 = 24;
 
-/// A box that is to be a domain controller, with a root shell.
+/// Of a box that is to be a domain controller, with a root shell.
+pub(crate) fn site() -> String {
+    format!("{}\n{SAMBA}", site_with_root_shell())
+}
+
+/// A box with that site.
 pub(crate) fn options() -> BoxOptions {
-    let site = format!("{}\n{SAMBA}", site_with_root_shell());
-    BoxOptions { memory_mib: 1024, site: Some(site), ..BoxOptions::default() }
+    BoxOptions { memory_mib: 1024, site: Some(site()), ..BoxOptions::default() }
 }
 
 /// Waits in the box, so that asking costs it little.
