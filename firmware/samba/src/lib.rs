@@ -33,7 +33,9 @@ pub use backup::{BACKUPS, database_of, keep_words, restore_words};
 pub use join_failure::JoinFailure;
 pub use ports::{DNS_PORT, RPC_PORTS};
 pub use resolution::{hosts, krb5_conf, nsswitch_conf, resolv_conf};
-pub use setup::{NO_COMPUTER, join_arguments, name_arguments, provision_arguments};
+pub use setup::{
+    NO_COMPUTER, info_arguments, join_arguments, name_arguments, name_in_info, provision_arguments,
+};
 pub use share::{Directory, SNAPSHOT_NAME, directories};
 pub use smb_conf::smb_conf;
 
