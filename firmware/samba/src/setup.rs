@@ -83,6 +83,12 @@ pub fn name_in_info(said: &str) -> Option<&str> {
     value.map(str::trim).filter(|name| !name.is_empty() && !name.contains(char::is_whitespace))
 }
 
+/// Makes a zone in the domain's DNS, by the service of the domain controller itself and with its own account.
+#[must_use]
+pub fn zone_arguments(zone: &str, smb_conf: &str) -> Vec<String> {
+    words(&[SAMBA_TOOL, "dns", "zonecreate", "127.0.0.1", zone, "-P", "-s", smb_conf])
+}
+
 /// What `net ads search` says when it has found nothing.
 pub const NO_COMPUTER: &str = "Got 0 replies";
 

@@ -84,6 +84,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         setup::ARGUMENT => setup::run(rest),
         samba::passwords::ARGUMENT => samba::passwords::run(rest),
         samba::accounts::ARGUMENT => samba::accounts::run(),
+        samba::locator::ARGUMENT => samba::locator::run(),
         samba::restore::ARGUMENT => samba::restore::request(rest),
         "--help" | "help" => {
             println!("{USAGE}");
