@@ -4,6 +4,7 @@
 //! The site file says which there are, and wins where an administrator says otherwise. What is made of it carries [`MARK`]:
 //! nothing without it is ever removed, and no site, because domain controllers may be in it.
 
+use ipnet::Ipv4Net;
 use kontor_config::site::Zone;
 
 use crate::ldif::Entry;
@@ -42,21 +43,51 @@ impl Sites {
         let own = samba.first_site();
         let branches = samba.branches.iter();
         let branches = branches.flat_map(|branch| branch.networks.iter().map(|net| (*net, &*branch.site)));
-        let mut subnets: Vec<_> = branches.collect();
+        let mut networks: Vec<(Ipv4Net, &str)> = branches.collect();
         let internal = site.networks_in(Zone::Internal).filter_map(|network| network.static_address());
         for network in internal.map(|address| address.trunc()) {
-            if !subnets.iter().any(|(claimed, _)| *claimed == network) {
-                subnets.push((network, own));
+            if !networks.iter().any(|(claimed, _)| *claimed == network) {
+                networks.push((network, own));
             }
         }
         let sites = std::iter::once(own).chain(samba.branches.iter().map(|branch| branch.site.as_str()));
         Self {
             server: netbios_name(site),
             sites: sites.map(str::to_owned).collect(),
-            subnets: subnets.into_iter().map(|(net, site)| (net.to_string(), site.to_owned())).collect(),
+            subnets: disjoint(&networks),
             base: sites_base(samba),
         }
     }
+}
+
+/// Networks and sites so that none lies in one of another site. Windows takes the smallest that an address is in, and Samba any
+/// (`samdb_client_site_name`): what is a smaller one's is cut out of the larger.
+fn disjoint(networks: &[(Ipv4Net, &str)]) -> Vec<(String, String)> {
+    let parts = |(network, site): &(Ipv4Net, &str)| {
+        let lies_in = |other: &Ipv4Net| *other != *network && network.contains(other);
+        let others = networks.iter().filter(|(other, of)| of != site && lies_in(other));
+        without(*network, &others.map(|(other, _)| *other).collect::<Vec<_>>())
+            .into_iter()
+            .map(|part| (part.to_string(), (*site).to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let mut list: Vec<_> = networks.iter().flat_map(parts).collect();
+    // A network in one of its own site may be a part of that as well.
+    list.sort();
+    list.dedup();
+    list
+}
+
+/// The fewest networks that make up `network` without the holes.
+fn without(network: Ipv4Net, holes: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    if holes.iter().any(|hole| hole.contains(&network)) {
+        return Vec::new();
+    }
+    if !holes.iter().any(|hole| network.contains(hole)) {
+        return vec![network];
+    }
+    let halves = network.subnets(network.prefix_len() + 1).into_iter().flatten();
+    halves.flat_map(|half| without(half, holes)).collect()
 }
 
 /// What `ldbmodify` is to change in a directory that has `found`, and what that is in words. Nothing when all is as it is to be.

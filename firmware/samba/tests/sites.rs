@@ -71,3 +71,19 @@ fn a_branch_may_claim_the_line() {
     );
     assert_eq!(ldif, expect);
 }
+
+/// Samba takes any network that an address is in: there is only one.
+#[test]
+fn a_network_in_another_is_cut_out_of_it() {
+    let text = include_str!("../../../docs/examples/headquarters.toml");
+    let line = wanted(&text.replace("\"10.20.0.0/24\"", "\"10.20.0.0/24\", \"10.10.0.2/32\""));
+    let ldif = told(&line, NEW).ldif;
+    let subnets = ldif.lines().filter_map(|line| line.strip_prefix("dn: CN=")?.split_once(",CN=Subnets"));
+    let subnets: Vec<_> = subnets.map(|(network, _)| network).collect();
+    let rest = (2..8).rev().map(|bit| format!("10.10.0.{}/{}", 1 << bit, 32 - bit));
+    let rest: Vec<String> = rest.chain(["0/31", "3/32"].map(|end| format!("10.10.0.{end}"))).collect();
+    let mut expect: Vec<&str> =
+        rest.iter().map(String::as_str).chain(["10.10.0.2/32", "10.20.0.0/24"]).collect();
+    expect.sort_unstable();
+    assert_eq!(subnets, expect);
+}
