@@ -267,8 +267,8 @@ impl Forwarder {
         hash: u64,
         out: &mut Vec<u8>,
     ) -> Handled {
-        if query.flags & RD == 0 {
-            // Not asked to find out, and not known.
+        if query.flags & RD == 0 && !self.routes.is_here(&query.qname) {
+            // Not asked to find out, and not known; what this machine's own server has is as good as known.
             write_error(query, Rcode::REFUSED, None, out);
             return Handled::Answered;
         }

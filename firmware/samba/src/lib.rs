@@ -41,8 +41,8 @@ pub use records::{CONTROLLERS_FILTER, read_only_records, update_words, without_a
 pub use resolution::{hosts, krb5_conf, nsswitch_conf, resolv_conf};
 pub use reverse::{private_reverse_zones, reverse_zones};
 pub use setup::{
-    NO_COMPUTER, info_arguments, join_arguments, name_arguments, name_in_info, provision_arguments,
-    zone_arguments,
+    NO_COMPUTER, info_arguments, join_arguments, name_arguments, name_in_info, name_server_arguments,
+    provision_arguments, zone_arguments,
 };
 pub use share::{Directory, SNAPSHOT_NAME, directories};
 pub use sites::{Changes, SITES_FILTER, Sites, changes, sites_base};

@@ -89,6 +89,14 @@ pub fn zone_arguments(zone: &str, smb_conf: &str) -> Vec<String> {
     words(&[SAMBA_TOOL, "dns", "zonecreate", "127.0.0.1", zone, "-P", "-s", smb_conf])
 }
 
+/// Names the domain controller `host` as the name server of a zone that was just made; Samba has the domain itself there, for which
+/// Kerberos gives nobody a ticket to sign an update with.
+#[must_use]
+pub fn name_server_arguments(zone: &str, realm: &str, host: &str, smb_conf: &str) -> Vec<String> {
+    let update = [SAMBA_TOOL, "dns", "update", "127.0.0.1", zone, "@", "NS", realm, host];
+    words(&[&update[..], &["-P", "-s", smb_conf]].concat())
+}
+
 /// What `net ads search` says when it has found nothing.
 pub const NO_COMPUTER: &str = "Got 0 replies";
 

@@ -15,8 +15,8 @@ use kontor_config::Site;
 use kontor_config::site::{Samba, SambaRole};
 use kontor_samba::ldif::Entry;
 use kontor_samba::{
-    CONTROLLERS_FILTER, read_only_records, reverse_zones, sites_base, update_words, without_addresses,
-    zone_arguments,
+    CONTROLLERS_FILTER, name_server_arguments, read_only_records, reverse_zones, sites_base, update_words,
+    without_addresses, zone_arguments,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Wanted {
     realm: String,
+    /// The domain controller's own name.
+    host: String,
     /// Where the directory has its sites, and its DNS zones.
     sites: String,
     zones_base: String,
@@ -57,6 +59,7 @@ impl Wanted {
         let is_home = samba.role == SambaRole::Dc;
         Self {
             realm: samba.realm.clone(),
+            host: format!("{}.{}", site.office.host_name, samba.realm),
             sites: sites_base(samba),
             zones_base: format!("CN=MicrosoftDNS,DC=DomainDnsZones,{}", domain.join(",")),
             is_read_only: samba.role == SambaRole::Rodc,
@@ -105,8 +108,12 @@ impl Locator {
         }
         let found = super::sites::search(&self.wanted.zones_base, "(objectClass=dnsZone)", &["name"])?;
         for zone in missing(&self.wanted.zones, &found) {
-            let outcome = tool::run(&zone_arguments(zone, &smb_conf()), LIMIT)?;
-            ensure!(outcome.success, "zone {zone}: {}", tool::last_line(&outcome.said));
+            let (realm, host) = (&self.wanted.realm, &self.wanted.host);
+            let server = name_server_arguments(zone, realm, host, &smb_conf());
+            for words in [zone_arguments(zone, &smb_conf()), server] {
+                let outcome = tool::run(&words, LIMIT)?;
+                ensure!(outcome.success, "zone {zone}: {}", tool::last_line(&outcome.said));
+            }
             self.made.borrow_mut().insert(format!("reverse zone {zone} made"));
         }
         Ok(())
