@@ -1,9 +1,10 @@
 //! What the values of a site file mean together: every rule that needs more than one value.
 //!
 //! All rules run, whatever the others found; each reports at the value that is wrong. Parts: `network`
-//! (ports, zones, addresses), `dhcp` (pools, reservations), `office` (names, DNS, time, console) and
-//! `samba` (Active Directory, shares).
+//! (ports, zones, addresses), `dhcp` (pools, reservations), `office` (names, DNS, time, console),
+//! `samba` (Active Directory, shares) and `branch` (the domain's other sites).
 
+mod branch;
 mod dhcp;
 mod network;
 mod office;
@@ -31,6 +32,7 @@ pub(crate) fn site(site: &RawSite, board: &Board, findings: &mut Findings) {
     office::forwarders(site, findings);
     office::password_hash(site, findings);
     samba::service(site, findings);
+    branch::sites(site, findings);
 }
 
 /// The box's own fixed addresses.

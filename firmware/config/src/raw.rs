@@ -15,7 +15,7 @@ use crate::name;
 use crate::report::Findings;
 use crate::site::{Address, Console, Dhcp, Dns, Host, Network, Office, Reservation, Site, Time, Zone};
 
-pub(crate) use samba::{RawSamba, RawShare};
+pub(crate) use samba::{RawBranch, RawSamba, RawShare};
 
 const SCHEMA: i64 = 1;
 /// Half a day: a laptop keeps its address over a working day, and a wrong option is gone the next.

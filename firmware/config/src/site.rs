@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-pub use samba::{Samba, SambaRole, Share};
+pub(crate) use samba::FIRST_SITE;
+pub use samba::{Branch, Samba, SambaRole, Share};
 
 /// A validated site file, schema 1.
 #[derive(Debug, Clone, PartialEq, Eq)]

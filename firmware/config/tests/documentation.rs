@@ -46,6 +46,7 @@ fn reference_names_every_key() {
         "previous-versions",
         "audit",
         "encrypt",
+        "networks",
     ];
     for key in keys {
         assert!(page.contains(&format!("{key} = ")), "{key} is missing in the example");

@@ -94,7 +94,7 @@ fn right_table_is_read() {
     assert_eq!(samba.realm, "ad.example.internal");
     assert_eq!(samba.domain, "OFFICE");
     assert_eq!(samba.servers, [[10, 1, 0, 10], [10, 1, 0, 11]].map(std::net::Ipv4Addr::from));
-    assert_eq!(samba.site, "North");
+    assert_eq!(samba.first_site(), "North");
     assert_eq!(samba.rodc_group.as_deref(), Some("Branch North"));
     let archive = Share {
         name: "archive".into(),
@@ -138,7 +138,7 @@ fn what_is_left_out_has_a_default() {
     let samba = samba(&text);
     assert_eq!(samba.realm, "a-very-long-first-label.example.internal");
     assert_eq!(samba.domain, "A-VERY-LONG-FIR");
-    assert_eq!(samba.site, "Default-First-Site-Name");
+    assert_eq!((samba.site.as_deref(), samba.first_site()), (None, "Default-First-Site-Name"));
     assert_eq!(samba.rodc_group.as_deref(), Some("Allowed RODC Password Replication Group"));
 }
 
@@ -156,6 +156,31 @@ fn an_existing_domain_may_be_under_local() {
 fn role_of_a_domain_controller() {
     let samba = samba(&replaced(&as_dc(&[])));
     assert_eq!((samba.role, samba.servers.len(), samba.rodc_group), (SambaRole::Dc, 0, None));
+}
+
+/// Branches, before the shares.
+const BRANCHES: &str = "homes = false\n\n[[samba.branch]]\nsite = \"East\"\nnetworks = [\"10.2.0.0/16\", \
+                        \"10.99.0.2/32\"]\n\n[[samba.branch]]\nsite = \"West\"\nnetworks = [\"10.2.3.0/24\", \
+                        \"192.168.77.0/24\"]\n";
+
+#[test]
+fn branches_and_their_networks() {
+    let samba = samba(&replaced(&as_dc(&[("homes = false\n", BRANCHES)])));
+    let sites: Vec<_> = samba.branches.iter().map(|branch| branch.site.as_str()).collect();
+    assert_eq!((sites, samba.branches[0].networks.len()), (vec!["East", "West"], 2));
+    let refuse_branches = |rule: &str, old: &str, new: &str| {
+        assert_eq!(BRANCHES.matches(old).count(), 1, "{old:?}");
+        refuse(rule, &as_dc(&[("homes = false\n", &BRANCHES.replace(old, new))]));
+    };
+    refuse("branch-with-rodc", &[("homes = false\n", BRANCHES)]);
+    refuse_branches("branch-is-own-site", "West", "north");
+    refuse_branches("branch-twice", "West", "EAST");
+    refuse_branches("branch-site-format", "West", "West, far");
+    refuse_branches("branch-without-network", "\"10.2.0.0/16\", \"10.99.0.2/32\"", "");
+    refuse_branches("branch-network-format", "10.99.0.2/32", "10.99.0.2");
+    refuse_branches("branch-network-of-a-host", "10.99.0.2/32", "10.99.0.2/30");
+    refuse_branches("branch-network-too-large", "10.99.0.2/32", "0.0.0.0/0");
+    refuse_branches("branch-network-twice", "192.168.77.0/24", "10.2.0.0/16");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::answer::{Answer, Asked, check_answer};
 use crate::cache::{Cache, Hit, Key};
 use crate::error::{AnswerError, WireError};
-use crate::exchange::{Attempt, Exchange, ExchangeKey, Joined, Question};
+use crate::exchange::{Attempt, Exchange, ExchangeKey, Joined, Question, Waiter};
 use crate::local;
 use crate::name::Name;
 use crate::policy::{Verdict, refused, verdict, write_any};
@@ -248,6 +248,9 @@ impl Forwarder {
         match self.cache.find(now, hash, Key::of(query, &query.qname)) {
             Some(Hit::Answer { stored, age_s }) => write_stored(query, stored, age_s, limit, out),
             Some(Hit::Stale(stored)) => write_stale(query, stored, limit, out),
+            Some(Hit::Failure) if self.zones.is_reverse(&query.qname) => {
+                local::answer(&self.zones, query, limit, out);
+            }
             Some(Hit::Failure) => {
                 write_error(query, Rcode::SERVFAIL, Some(ExtendedError::CachedError), out);
             }
@@ -264,8 +267,8 @@ impl Forwarder {
         hash: u64,
         out: &mut Vec<u8>,
     ) -> Handled {
-        if query.flags & RD == 0 {
-            // Not asked to find out, and not known.
+        if query.flags & RD == 0 && !self.routes.is_here(&query.qname) {
+            // Not asked to find out, and not known; what this machine's own server has is as good as known.
             write_error(query, Rcode::REFUSED, None, out);
             return Handled::Answered;
         }
@@ -501,6 +504,13 @@ impl Forwarder {
             let stored = Stored { wire: &wire, ttl_at: &ttl_at };
             return self.finish(number, exchange, |query, limit, out| write_stale(query, stored, limit, out));
         }
+        if self.zones.is_reverse(&exchange.question.qname) {
+            // The office does not know it, and whoever might is away: so nobody does, as without them.
+            let answers = answers(&exchange, |query, limit, out| {
+                local::answer(&self.zones, query, limit, out);
+            });
+            return self.end(number, exchange, answers);
+        }
         self.finish(number, exchange, |query, _, out| {
             write_error(query, Rcode::SERVFAIL, Some(detail), out);
         });
@@ -510,25 +520,21 @@ impl Forwarder {
         self.cache.find_stale(now, exchange.hash, exchange.question.key()).is_some()
     }
 
-    fn finish(
-        &mut self,
-        number: u64,
-        mut exchange: Exchange,
-        write: impl Fn(&Query<'_>, usize, &mut Vec<u8>),
-    ) {
+    fn finish(&mut self, number: u64, exchange: Exchange, write: impl Fn(&Query<'_>, usize, &mut Vec<u8>)) {
+        let answers = answers(&exchange, write);
+        self.end(number, exchange, answers);
+    }
+
+    fn end(&mut self, number: u64, mut exchange: Exchange, answers: Vec<Transmit>) {
         self.by_question.remove(&exchange.key());
         self.timers.remove(&(exchange.retry_at, number));
         for attempt in std::mem::take(&mut exchange.attempts) {
             self.by_token.remove(&attempt.token);
             self.transmits.push_back(Transmit::Close { token: attempt.token });
         }
+        self.transmits.extend(answers);
         for waiter in &exchange.waiters {
-            let client = waiter.client;
-            let query = waiter.query(&exchange.question);
-            let mut message = Vec::new();
-            write(&query, limit(&query, client.transport), &mut message);
-            self.transmits.push_back(Transmit::Answer { client, message });
-            self.release(client.peer.ip());
+            self.release(waiter.client.peer.ip());
         }
     }
 
@@ -555,4 +561,16 @@ impl Forwarder {
         self.by_token.remove(&token);
         self.transmits.push_back(Transmit::Close { token });
     }
+}
+
+/// What each client that waits for it gets.
+fn answers(exchange: &Exchange, write: impl Fn(&Query<'_>, usize, &mut Vec<u8>)) -> Vec<Transmit> {
+    let answer = |waiter: &Waiter| {
+        let client = waiter.client;
+        let query = waiter.query(&exchange.question);
+        let mut message = Vec::new();
+        write(&query, limit(&query, client.transport), &mut message);
+        Transmit::Answer { client, message }
+    };
+    exchange.waiters.iter().map(answer).collect()
 }

@@ -23,6 +23,8 @@ pub(crate) struct Routes {
     general: Upstreams,
     /// Longest names first.
     zones: Vec<(Name, Upstreams)>,
+    /// The zone that the caller put first.
+    first: Option<Name>,
 }
 
 impl Routes {
@@ -36,6 +38,7 @@ impl Routes {
     pub(crate) fn set_zones(&mut self, zones: &[ForwardZone]) -> bool {
         let mut old = std::mem::take(&mut self.zones);
         let mut changed = old.len() != zones.len();
+        self.first = zones.first().map(|zone| zone.name);
         for zone in zones {
             let known = old.iter().position(|(name, _)| *name == zone.name);
             changed |= known.is_none();
@@ -57,9 +60,9 @@ impl Routes {
         self.zones.iter().find_map(|(apex, _)| name.offset_of(apex))
     }
 
-    /// A zone to negotiate keys with when the name says nothing about it.
-    pub(crate) fn any_zone(&self) -> Option<Name> {
-        self.zones.first().map(|&(apex, _)| apex)
+    /// The zone to negotiate keys with when the name says nothing about it.
+    pub(crate) fn first_zone(&self) -> Option<Name> {
+        self.first
     }
 
     /// Those who know `name`.

@@ -28,6 +28,8 @@ pub struct ZoneConfig {
     pub domain: Name,
     /// The box's own label.
     pub host: String,
+    /// What its addresses point to, when that is not its name in the office.
+    pub points_to: Option<Name>,
     /// Internal networks with the box's address in each.
     pub networks: Vec<Ipv4Net>,
     /// Static hosts and reservations: label and address.
@@ -122,6 +124,10 @@ impl Zones {
         let ns = config.domain.child(&config.host)?;
         let mut fixed = Names::default();
         let own = config.networks.iter().map(|network| (config.host.as_str(), network.addr()));
+        if let Some(name) = &config.points_to {
+            let pointer = |network: &Ipv4Net| (network.addr(), name.wire().into());
+            fixed.reverse.extend(config.networks.iter().map(pointer));
+        }
         let hosts = config.hosts.iter().map(|(label, address)| (label.as_str(), *address));
         for (label, address) in own.chain(hosts) {
             let label = label.to_ascii_lowercase();
@@ -224,14 +230,19 @@ impl Zones {
         }
     }
 
-    /// Whether `name` is in a zone of the office itself that is no shorter than its part from `offset` on. Special zones do
-    /// not count: they are for names that nobody knows, and a forward zone says who does.
+    /// Whether the office itself answers for `name`, and no forward zone whose apex is its part from `offset` on. Of its
+    /// domain the one that is no shorter has the name; a reverse name is its own when it knows it, and else that of whoever
+    /// has a zone around it. Special zones do not count: they are for names that nobody knows, and a forward zone says who does.
     pub(crate) fn has(&self, name: &Name, offset: usize) -> bool {
-        let apex = name.offset_of(&self.config.domain).or_else(|| match self.in_reverse(name)? {
-            Found::Exists { apex, .. } | Found::Absent { apex } => apex,
-            Found::Outside => None,
-        });
-        apex.is_some_and(|apex| apex <= offset)
+        match name.offset_of(&self.config.domain) {
+            Some(apex) => apex <= offset,
+            None => matches!(self.in_reverse(name), Some(Found::Exists { data: Data::Pointer(_), .. })),
+        }
+    }
+
+    /// Whether `name` is a reverse name of the internal networks.
+    pub(crate) fn is_reverse(&self, name: &Name) -> bool {
+        self.in_reverse(name).is_some()
     }
 
     fn in_domain(&self, name: &Name, apex: usize) -> Found<'_> {

@@ -18,6 +18,7 @@ fn forwarder(limits: Limits) -> Forwarder {
     let zones = ZoneConfig {
         domain: kontor_dns::Name::from_text("office.internal").unwrap(),
         host: "kontor".into(),
+        points_to: None,
         networks: vec!["192.168.77.1/24".parse().unwrap()],
         hosts: vec![],
         forward_private: false,

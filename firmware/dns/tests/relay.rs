@@ -25,6 +25,7 @@ fn forwarder(zones: &[(&str, &[SocketAddr])]) -> Forwarder {
     let config = ZoneConfig {
         domain: Name::from_text("office.internal").unwrap(),
         host: "kontor".into(),
+        points_to: None,
         networks: vec!["192.168.77.1/24".parse().unwrap()],
         hosts: vec![],
         forward_private: false,

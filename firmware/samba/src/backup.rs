@@ -29,7 +29,7 @@ pub fn restore_words(
         format!("--backup-file={}", file.display()),
         format!("--newservername={name}"),
         format!("--targetdir={}", directory.display()),
-        format!("--site={}", samba.site),
+        format!("--site={}", samba.first_site()),
         format!("-s{}", smb_conf.display()),
     ];
     words("restore", arguments)

@@ -20,17 +20,19 @@ pub enum JoinFailure {
     NameTaken,
     /// Headquarters answers, but DNS names no domain controller of the realm.
     RealmUnknown,
+    /// The domain has no such site.
+    SiteUnknown,
     /// Headquarters does not answer, or has stopped to.
     Unreachable,
     /// What else the tool said, in its own words.
     Other(String),
 }
 
-use JoinFailure::{Account, Clock, NameTaken, Other, RealmUnknown, Rights, Secret, Unreachable};
+use JoinFailure::{Account, Clock, NameTaken, Other, RealmUnknown, Rights, Secret, SiteUnknown, Unreachable};
 
 /// What they say, in small letters; the first that is found counts. A wrong clock comes with a refused log-on, and a line that
 /// breaks with a missing domain controller, so the more telling ones are first.
-const SAID: [(&str, JoinFailure); 27] = [
+const SAID: [(&str, JoinFailure); 28] = [
     ("clock skew", Clock),
     ("krb5krb_ap_err_skew", Clock),
     ("nt_status_time_difference_at_dc", Clock),
@@ -52,6 +54,7 @@ const SAID: [(&str, JoinFailure); 27] = [
     ("does not have administrator privileges", Rights),
     ("already exists", NameTaken),
     ("not removing account", NameTaken),
+    ("parent does not exist", SiteUnknown),
     ("nt_status_io_timeout", Unreachable),
     ("nt_status_host_unreachable", Unreachable),
     ("nt_status_connection", Unreachable),
@@ -97,6 +100,10 @@ impl JoinFailure {
                 "headquarters ({}) answers, but DNS names no domain controller of {realm}; look at `realm` and `servers` in \
                  the site file",
                 servers(samba)
+            ),
+            SiteUnknown => format!(
+                "{realm} has no site {}; name it in headquarters' site file ([[samba.branch]]), or another one as `site` here",
+                samba.first_site()
             ),
             Unreachable => format!("headquarters ({}) does not answer", servers(samba)),
             Other(words) => format!("Samba says: {words}"),
@@ -159,6 +166,11 @@ mod tests {
         check("Kinit failed: Clock skew too great: NT_STATUS_LOGON_FAILURE\n", Clock);
         check("Kinit for a@AD.X failed: NT_STATUS_ACCOUNT_LOCKED_OUT\n", Account);
         check("ERROR(ldb): uncaught exception - Failed to connect: NT_STATUS_IO_TIMEOUT\n", Unreachable);
+        check(
+            "ERROR(ldb): uncaught exception - LDAP error 32 LDAP_NO_SUCH_OBJECT -  <00002030: objectclass: Cannot add \
+             CN=NORD,CN=Servers,CN=North,CN=Sites,CN=Configuration,DC=ad,DC=x, parent does not exist!> <>\n",
+            SiteUnknown,
+        );
         check("LDAP error 68: Entry CN=NORD already exists\n", NameTaken);
     }
 
@@ -175,6 +187,10 @@ mod tests {
     #[test]
     fn lines_and_clocks_are_worth_waiting_for() {
         assert!(Unreachable.may_pass() && Clock.may_pass());
-        assert!([Secret, Account, Rights, NameTaken, RealmUnknown].iter().all(|other| !other.may_pass()));
+        assert!(
+            [Secret, Account, Rights, NameTaken, RealmUnknown, SiteUnknown]
+                .iter()
+                .all(|other| !other.may_pass())
+        );
     }
 }

@@ -17,32 +17,44 @@
 //! - The lists of a share decide who may use it. Its files are open to whoever gets in, until somebody sets
 //!   permissions in Windows; these are kept in `user.NTACL`, because `security.NTACL` needs `CAP_SYS_ADMIN`.
 //!   Nobody but Samba reaches these files, so POSIX permissions have no say in it.
+//! - Names of domain controllers in DNS are the box's business, not Samba's: on a slow machine Samba ends its own command for
+//!   it before it is done.
 //! - Snapshots lie beside the shares, not in them, so that no user sees, renames or searches them.
 
 mod backup;
 mod join_failure;
 pub mod ldif;
 mod ports;
+mod records;
 mod resolution;
+mod reverse;
 mod section;
 mod setup;
 mod share;
+mod sites;
 mod smb_conf;
 
 pub use backup::{BACKUPS, database_of, keep_words, restore_words};
 pub use join_failure::JoinFailure;
 pub use ports::{DNS_PORT, RPC_PORTS};
+pub use records::{CONTROLLERS_FILTER, read_only_records, update_words, without_addresses};
 pub use resolution::{hosts, krb5_conf, nsswitch_conf, resolv_conf};
+pub use reverse::{private_reverse_zones, reverse_zones};
 pub use setup::{
-    NO_COMPUTER, clock_offset_s, join_arguments, name_arguments, provision_arguments, time_arguments,
+    NO_COMPUTER, clock_offset_s, info_arguments, join_arguments, name_arguments, name_in_info,
+    name_server_arguments, provision_arguments, time_arguments, zone_arguments,
 };
 pub use share::{Directory, SNAPSHOT_NAME, directories};
+pub use sites::{Changes, SITES_FILTER, Sites, changes, sites_base};
 pub use smb_conf::smb_conf;
 
 pub(crate) use kontor_config::site::{Samba, SambaRole, Share, Site};
 
 use ipnet::Ipv4Net;
 use kontor_config::site::Zone;
+
+/// Brings DNS to what it is to have of a domain controller.
+const SAMBA_DNSUPDATE: &str = "/usr/sbin/samba_dnsupdate";
 
 /// The box's own addresses in the internal networks, in file order; a validated site has at least one.
 fn internal_addresses(site: &Site) -> impl Iterator<Item = Ipv4Net> {

@@ -3,6 +3,8 @@
 //! Whole command lines, program first, without user and password: the caller adds those in a way that does
 //! not show in the list of processes.
 
+use std::net::Ipv4Addr;
+
 use crate::{Samba, SambaRole, Site, interfaces, internal_addresses, netbios_name, realm};
 
 pub(crate) const SAMBA_TOOL: &str = "/usr/bin/samba-tool";
@@ -24,7 +26,7 @@ pub fn provision_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
         format!("--domain={}", samba.domain),
         "--server-role=dc".to_owned(),
         "--dns-backend=SAMBA_INTERNAL".to_owned(),
-        format!("--site={}", samba.site),
+        format!("--site={}", samba.first_site()),
         format!("--host-name={}", site.office.host_name),
     ]);
     arguments.extend(internal_addresses(site).next().map(|address| format!("--host-ip={}", address.addr())));
@@ -37,16 +39,17 @@ pub fn provision_arguments(site: &Site, samba: &Samba) -> Option<Vec<String>> {
 ///
 /// The domain controllers are found by DNS, because Kerberos needs their names: the box must forward the
 /// realm to [`Samba::servers`] by then. Both read [`crate::smb_conf`] from `smb_conf`, the name of the box and its
-/// addresses with the rest, and leave it as it is. The directory's site is what headquarters has for the box's
-/// address; [`Samba::site`] holds where it has none.
+/// addresses with the rest, and leave it as it is. The directory's site is what headquarters has for the address that the
+/// box comes from, unless `near` is given: a domain controller's name and [`Samba::site`].
 #[must_use]
-pub fn join_arguments(samba: &Samba, smb_conf: &str) -> Option<Vec<String>> {
+pub fn join_arguments(samba: &Samba, smb_conf: &str, near: Option<(&str, &str)>) -> Option<Vec<String>> {
     let (head, tail) = match samba.role {
         SambaRole::Dc => return None,
         SambaRole::Rodc => {
-            let site = format!("--site={}", samba.site);
-            let tail =
-                vec![samba.realm.clone(), "RODC".to_owned(), "--dns-backend=SAMBA_INTERNAL".to_owned(), site];
+            let mut tail = words(&[&samba.realm, "RODC", "--dns-backend=SAMBA_INTERNAL"]);
+            // A site alone would lose against what headquarters has for the address, which may be that of the line.
+            let both = |(server, site)| [format!("--server={server}"), format!("--site={site}")];
+            tail.extend(near.into_iter().flat_map(both));
             (&[SAMBA_TOOL, "domain", "join"], tail)
         }
         // The domain's DNS service need not accept updates from members, and the office's own knows the box.
@@ -83,6 +86,33 @@ fn elsewhere(scratch: &str) -> Vec<String> {
     directories.map(|name| format!("--option={name}={scratch}")).to_vec()
 }
 
+/// Asks a domain controller at this address who it is; nobody has to log on for that.
+#[must_use]
+pub fn info_arguments(server: Ipv4Addr, smb_conf: &str) -> Vec<String> {
+    words(&[SAMBA_TOOL, "domain", "info", &server.to_string(), "-s", smb_conf])
+}
+
+/// The DNS name in the answer.
+#[must_use]
+pub fn name_in_info(said: &str) -> Option<&str> {
+    let value = said.lines().find_map(|line| line.strip_prefix("DC name")?.trim_start().strip_prefix(':'));
+    value.map(str::trim).filter(|name| !name.is_empty() && !name.contains(char::is_whitespace))
+}
+
+/// Makes a zone in the domain's DNS, by the service of the domain controller itself and with its own account.
+#[must_use]
+pub fn zone_arguments(zone: &str, smb_conf: &str) -> Vec<String> {
+    words(&[SAMBA_TOOL, "dns", "zonecreate", "127.0.0.1", zone, "-P", "-s", smb_conf])
+}
+
+/// Names the domain controller `host` as the name server of a zone that was just made; Samba has the domain itself there, for which
+/// Kerberos gives nobody a ticket to sign an update with.
+#[must_use]
+pub fn name_server_arguments(zone: &str, realm: &str, host: &str, smb_conf: &str) -> Vec<String> {
+    let update = [SAMBA_TOOL, "dns", "update", "127.0.0.1", zone, "@", "NS", realm, host];
+    words(&[&update[..], &["-P", "-s", smb_conf]].concat())
+}
+
 /// What `net ads search` says when it has found nothing.
 pub const NO_COMPUTER: &str = "Got 0 replies";
 
@@ -105,5 +135,13 @@ mod tests {
         assert_eq!(clock_offset_s(said), Some(-3599));
         assert_eq!(clock_offset_s("Didn't find the ldap server!\n"), None);
         assert_eq!(clock_offset_s("Server time offset: soon\n"), None);
+    }
+
+    #[test]
+    fn a_domain_controller_says_its_name() {
+        let said = "Forest           : ad.office.internal\nDC name          : hq.ad.office.internal\nDC netbios name  : HQ\n";
+        assert_eq!(name_in_info(said), Some("hq.ad.office.internal"));
+        assert_eq!(name_in_info("ERROR: Invalid IP address '10.99.0.1'!\n"), None);
+        assert_eq!(name_in_info("DC name          : \n"), None);
     }
 }

@@ -69,9 +69,10 @@ fn member_alone() {
 /// The files beside `smb.conf`, and the commands of the first start.
 fn surroundings(text: &str) -> String {
     let (site, samba) = parsed(text);
+    let near = samba.site.as_deref().map(|site| ("hq1.ad.weiss.example", site));
     let commands = [
         kontor_samba::provision_arguments(&site, &samba),
-        kontor_samba::join_arguments(&samba, "/run/kontor/smb.conf"),
+        kontor_samba::join_arguments(&samba, "/run/kontor/smb.conf", near),
     ];
     let commands: Vec<_> = commands.into_iter().flatten().map(|words| words.join("\n")).collect();
     let directories = kontor_samba::directories(&samba);

@@ -20,6 +20,13 @@ zone = "internal"
 ports = ["port3"]
 address = "10.99.0.1/30"
 "#;
+/// Where the branch is, seen from headquarters: what comes over the line has the address of its end.
+const NORTH: &str = r#"
+site = "Main"
+[[samba.branch]]
+site = "North"
+networks = ["192.168.78.0/24", "10.99.0.2/32"]
+"#;
 const BRANCH: &str = r#"
 [samba]
 role = "ROLE"
@@ -50,12 +57,12 @@ impl Company {
         fs::create_dir_all(&first)?;
         fs::create_dir_all(&second)?;
         let lan = "192.168.77.1/24";
-        let site_there = format!("{}{LINE}{DOMAIN}", site("hq", "hq.internal", lan));
+        let site_there = format!("{}{LINE}{DOMAIN}{NORTH}", site("hq", "hq.internal", lan));
         let headquarters = Headquarters::prepare_office(&first, program, &site_there, &[("port2", lan)])?;
         let at_headquarters = File::open("/proc/self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET).context("a second network")?;
         let at_branch = File::open("/proc/self/ns/net")?;
-        let group = if role == "rodc" { "rodc-group = \"Branch North\"" } else { "" };
+        let group = if role == "rodc" { "site = \"North\"\nrodc-group = \"Branch North\"" } else { "" };
         let samba = BRANCH.replace("ROLE", role).replace("GROUP", group);
         let lan = "192.168.78.1/24";
         let site_here = format!("{}{samba}", site("nord", "nord.internal", lan));

@@ -263,7 +263,20 @@ impl Headquarters {
         said("kinit", child.wait_with_output()?).map(drop)
     }
 
-    /// The same, whether it succeeds or not.
+    /// A computer of the domain changes names in DNS, signed with the present ticket: the lines of nsupdate(1).
+    pub(crate) fn update_names(&self, lines: &str) -> Result<()> {
+        let mut command = peers::tool_set("peers")?.command("nsupdate")?;
+        command.arg("-g").env("KRB5_CONFIG", self.directory.join("krb5.conf"));
+        command.env("KRB5CCNAME", self.tickets());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut input = child.stdin.take().context("no standard input")?;
+        input.write_all(lines.as_bytes())?;
+        drop(input);
+        said("nsupdate", child.wait_with_output()?).map(drop)
+    }
+
+    /// The same as [`Self::client`], whether it succeeds or not.
     pub(crate) fn client_output(&self, words: &[&str]) -> Result<Output> {
         let mut command = self.client_command(words)?;
         command.stdin(Stdio::null()).output().with_context(|| format!("run {}", words[0]))

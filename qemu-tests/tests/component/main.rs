@@ -7,6 +7,7 @@ mod branch;
 mod company;
 mod headquarters;
 mod scenarios;
+mod sites;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};

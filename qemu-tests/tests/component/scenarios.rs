@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::branch;
 use super::headquarters::{BOX, Headquarters, PASSWORD, dig};
+use super::sites;
 
 /// On two slow, busy processors.
 const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
@@ -16,7 +17,7 @@ const LOG_ON_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) type Scenario = fn(&Path, &Path) -> Result<()>;
 
 /// All of them.
-pub(crate) const SCENARIOS: [(&str, Scenario); 7] = [
+pub(crate) const SCENARIOS: [(&str, Scenario); 8] = [
     ("a-domain-from-a-site-file", a_domain_from_a_site_file),
     ("a-domain-is-never-overwritten", a_domain_is_never_overwritten),
     ("a-domain-from-its-backup", a_domain_from_its_backup),
@@ -24,6 +25,7 @@ pub(crate) const SCENARIOS: [(&str, Scenario); 7] = [
     ("a-hanging-samba-is-restarted", a_hanging_samba_is_restarted),
     ("a-branch-joins-as-member", branch::joins_as_member),
     ("a-branch-joins-as-rodc", branch::joins_as_rodc),
+    ("sites-and-reverse-zones", sites::lead_to_the_near_one),
 ];
 
 /// Made, used by a PC's own programs, stopped, and there again.

@@ -1,16 +1,16 @@
-//! Keys, types and formats of `[samba]` and `[[samba.share]]`.
+//! Keys, types and formats of `[samba]`, `[[samba.branch]]` and `[[samba.share]]`.
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+
+use ipnet::Ipv4Net;
 
 use super::{ipv4, values};
 use crate::document::{At, Shape, Table, Wrong};
 use crate::name;
 use crate::report::Findings;
-use crate::site::{Samba, SambaRole, Share};
+use crate::site::{Branch, Samba, SambaRole, Share};
 
-/// The site every new domain has.
-const DEFAULT_SITE: &str = "Default-First-Site-Name";
 /// The group every domain has for this purpose; a Windows of another language gives it
 /// another name.
 const DEFAULT_RODC_GROUP: &str = "Allowed RODC Password Replication Group";
@@ -18,8 +18,9 @@ const DEFAULT_RODC_GROUP: &str = "Allowed RODC Password Replication Group";
 pub(super) const SAMBA: Shape = Shape {
     title: "[samba]",
     required: &["role", "realm"],
-    optional: &["domain", "servers", "site", "rodc-group", "homes", "share"],
+    optional: &["domain", "servers", "site", "rodc-group", "homes", "branch", "share"],
 };
+const BRANCH: Shape = Shape { title: "[[samba.branch]]", required: &["site", "networks"], optional: &[] };
 const SHARE: Shape = Shape {
     title: "[[samba.share]]",
     required: &["name"],
@@ -38,7 +39,14 @@ pub(crate) struct RawSamba {
     pub(crate) site: Option<At<String>>,
     pub(crate) rodc_group: Option<At<String>>,
     pub(crate) homes: bool,
+    pub(crate) branches: Vec<RawBranch>,
     pub(crate) shares: Vec<RawShare>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RawBranch {
+    pub(crate) site: At<String>,
+    pub(crate) networks: At<Vec<At<Ipv4Net>>>,
 }
 
 #[derive(Debug)]
@@ -62,9 +70,17 @@ pub(super) fn read(table: &Table<'_>, findings: &mut Findings) -> Option<RawSamb
     let site = table.parsed("site", findings, name::directory_site);
     let rodc_group = table.parsed("rodc-group", findings, name::account);
     let homes = flag(table, "homes", findings);
+    let tables = table.tables("branch", &BRANCH, findings);
+    let branches = tables.iter().filter_map(|table| read_branch(table, findings)).collect();
     let tables = table.tables("share", &SHARE, findings);
     let shares = tables.iter().filter_map(|table| read_share(table, findings)).collect();
-    Some(RawSamba { role: role?, realm: realm?, domain, servers, site, rodc_group, homes, shares })
+    Some(RawSamba { role: role?, realm: realm?, domain, servers, site, rodc_group, homes, branches, shares })
+}
+
+fn read_branch(table: &Table<'_>, findings: &mut Findings) -> Option<RawBranch> {
+    let site = table.parsed("site", findings, name::directory_site);
+    let networks = table.parsed_list("networks", findings, network);
+    Some(RawBranch { site: site?, networks: networks? })
 }
 
 fn read_share(table: &Table<'_>, findings: &mut Findings) -> Option<RawShare> {
@@ -103,6 +119,19 @@ fn role(text: &str) -> Result<SambaRole, Wrong> {
         "member" => Ok(SambaRole::Member),
         _ => Err(Wrong::new(format!("unknown role `{text}`"), "dc, rodc or member")),
     }
+}
+
+/// A network as a whole. The directory knows it by this text, so there is one way to write it.
+fn network(text: &str) -> Result<Ipv4Net, Wrong> {
+    let help = "a network with its prefix length, for example \"10.20.0.0/16\"";
+    let Ok(network) = text.parse::<Ipv4Net>() else {
+        return Err(Wrong::new(format!("`{text}` is not a network"), help));
+    };
+    if network != network.trunc() {
+        let message = format!("`{text}` is not a whole network");
+        return Err(Wrong::new(message, format!("the network with this address is {}", network.trunc())));
+    }
+    Ok(network)
 }
 
 /// Free text for a line of `smb.conf`: `%` would be replaced there, and `\` at the end joins lines.
@@ -153,11 +182,18 @@ impl RawSamba {
             realm: self.realm.value,
             domain,
             servers: self.servers.map(|servers| values(servers.value)).unwrap_or_default(),
-            site: self.site.map_or_else(|| DEFAULT_SITE.to_owned(), |site| site.value),
+            site: self.site.map(|site| site.value),
+            branches: self.branches.into_iter().map(RawBranch::into_branch).collect(),
             rodc_group: (self.role.value == SambaRole::Rodc).then(rodc_group),
             shares: self.shares.into_iter().map(RawShare::into_share).collect(),
             homes: self.homes,
         }
+    }
+}
+
+impl RawBranch {
+    fn into_branch(self) -> Branch {
+        Branch { site: self.site.value, networks: values(self.networks.value) }
     }
 }
 

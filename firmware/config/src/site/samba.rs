@@ -2,6 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
+/// The site every new domain has.
+pub(crate) const FIRST_SITE: &str = "Default-First-Site-Name";
+
 /// What the box is in the Active Directory domain, and what it shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Samba {
@@ -13,14 +18,33 @@ pub struct Samba {
     pub domain: String,
     /// Domain controllers at headquarters; empty for [`SambaRole::Dc`], else at least one.
     pub servers: Vec<Ipv4Addr>,
-    /// Active Directory site the box belongs to.
-    pub site: String,
+    /// Active Directory site the box belongs to; see [`Samba::first_site`].
+    pub site: Option<String>,
+    /// Sites of the domain's branches; for [`SambaRole::Dc`], and only for it.
+    pub branches: Vec<Branch>,
     /// Group whose members' passwords are kept here; for [`SambaRole::Rodc`], and only for it.
     pub rodc_group: Option<String>,
     /// Shares, in file order.
     pub shares: Vec<Share>,
     /// Whether users have home directories here.
     pub homes: bool,
+}
+
+impl Samba {
+    /// The site of a domain's first domain controller: what the file says, else the one every new domain has.
+    #[must_use]
+    pub fn first_site(&self) -> &str {
+        self.site.as_deref().unwrap_or(FIRST_SITE)
+    }
+}
+
+/// A branch of the domain: its clients are to find the domain controller that is near.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// Active Directory site; unique without regard to case, and not the box's own.
+    pub site: String,
+    /// Where its clients' questions come from, without host bits; at least one, and each only once.
+    pub networks: Vec<Ipv4Net>,
 }
 
 /// A box's part in an Active Directory domain.

@@ -12,6 +12,7 @@ fn forwarder() -> Forwarder {
     let zones = ZoneConfig {
         domain: Name::from_text("office.internal").unwrap(),
         host: "kontor".into(),
+        points_to: None,
         networks: vec!["192.168.77.1/26".parse().unwrap()],
         hosts: vec![],
         forward_private: false,

@@ -85,7 +85,7 @@ impl Forwarder {
         match (envelope.opcode, envelope.rtype) {
             (UPDATE, _) => in_zone,
             // Windows calls its keys by names that are in no zone.
-            (0, rtype::TKEY) => in_zone.or_else(|| self.routes.any_zone()),
+            (0, rtype::TKEY) => in_zone.or_else(|| self.routes.first_zone()),
             // A transfer is more than one message.
             (0, rtype::AXFR | rtype::IXFR) => None,
             (0, _) if signed => in_zone,

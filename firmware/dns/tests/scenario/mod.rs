@@ -65,6 +65,7 @@ impl Stage {
         let zones = ZoneConfig {
             domain: kontor_dns::Name::from_text("office.internal").unwrap(),
             host: "kontor".into(),
+            points_to: None,
             networks: vec!["192.168.77.1/24".parse().unwrap(), "203.0.113.66/27".parse().unwrap()],
             hosts: vec![("nas".into(), Ipv4Addr::new(192, 168, 77, 5))],
             forward_private,

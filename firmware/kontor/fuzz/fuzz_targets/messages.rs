@@ -20,6 +20,7 @@ fn zones() -> Zones {
     let config = ZoneConfig {
         domain: Name::from_text("office.internal").expect("a name"),
         host: "kontor".into(),
+        points_to: None,
         networks: vec!["192.168.77.1/26".parse().expect("a network")],
         hosts: vec![],
         forward_private: false,

@@ -104,6 +104,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         samba::passwords::ARGUMENT => samba::passwords::run(rest),
         samba::accounts::ARGUMENT => samba::accounts::run(),
         samba::health::ARGUMENT => samba::health::run(rest),
+        samba::locator::ARGUMENT => samba::locator::run(),
         samba::restore::ARGUMENT => samba::restore::request(rest),
         "--help" | "help" => {
             println!("{USAGE}");

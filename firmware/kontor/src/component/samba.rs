@@ -23,9 +23,11 @@ mod counter;
 pub(super) mod health;
 mod identity;
 mod join;
+pub(super) mod locator;
 pub(super) mod passwords;
 mod recurring;
 pub(super) mod restore;
+mod sites;
 mod swap;
 mod tool;
 
@@ -55,6 +57,7 @@ pub(super) fn office(site: &Site) -> Option<(String, Vec<(&'static str, String)>
         ("resolv.conf", kontor_samba::resolv_conf(samba)),
         ("nsswitch.conf", kontor_samba::nsswitch_conf(samba.role)),
         (passwords::GROUP, samba.rodc_group.clone().unwrap_or_default()),
+        (locator::FILE, serde_json::json!(locator::Wanted::of(site, samba)).to_string()),
         (accounts::FILE, serde_json::json!(accounts::Wanted::of(samba)).to_string()),
     ];
     Some((role(samba.role).to_owned(), files))
@@ -85,13 +88,16 @@ fn table(site: &Site) -> anyhow::Result<&Samba> {
     site.samba.as_ref().context("there is no [samba] table: the component samba has nothing to be")
 }
 
-/// Makes or joins the domain, unless that is done, and makes the directories of shares.
+/// Makes or joins the domain, unless that is done, and makes its sites and the directories of shares.
 ///
 /// # Errors
 /// When one cannot be made, or the site file asks for another domain than there is.
 pub(super) fn prepare(site: &Site) -> anyhow::Result<()> {
     let samba = table(site)?;
     come_into_domain(site, samba)?;
+    if samba.role == SambaRole::Dc {
+        sites::arrange(site, samba);
+    }
     if samba.role != SambaRole::Member {
         certificate::ensure_for(Path::new(TLS), &names(site, samba))?;
     }

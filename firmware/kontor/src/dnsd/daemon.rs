@@ -255,14 +255,17 @@ impl Daemon {
 
     fn follow_realm(&mut self) {
         let Options { samba_port, upstream_port, .. } = self.options;
-        let zone = self.settings.realm.as_ref().map(|realm| realm.zone(samba_port, upstream_port));
-        let zones: Vec<ForwardZone> = zone.into_iter().collect();
+        let zones = self.settings.realm.as_ref().map(|realm| realm.zones(samba_port, upstream_port));
+        let zones: Vec<ForwardZone> = zones.unwrap_or_default();
         if !self.forwarder.set_forward_zones(&zones) {
             return;
         }
-        for ForwardZone { name, servers } in &zones {
-            let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
-            eprintln!("{name} is asked of {}", servers.join(" "));
+        let Some((ForwardZone { name, servers }, reverse)) = zones.split_first() else { return };
+        let list =
+            |servers: &[SocketAddr]| servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        eprintln!("{name} is asked of {}", list(servers));
+        if let Some(zone) = reverse.first() {
+            eprintln!("{} reverse zones are asked of {}", reverse.len(), list(&zone.servers));
         }
     }
 

@@ -49,9 +49,11 @@ impl Settings {
             .flat_map(|dhcp| &dhcp.reservations)
             .map(|reservation| (reservation.name.clone(), reservation.address));
         let hosts = site.dns.hosts.iter().map(|host| (host.name.clone(), host.address));
+        let realm = Realm::of(site)?;
         let zones = ZoneConfig {
             domain: Name::from_text(&site.office.domain)?,
             host: site.office.host_name.clone(),
+            points_to: realm.as_ref().and_then(Realm::own_name),
             networks: networks.clone(),
             hosts: hosts.chain(reservations).collect(),
             forward_private: all_private(&site.dns.forwarders),
@@ -61,7 +63,7 @@ impl Settings {
             listen: networks.iter().map(Ipv4Net::addr).collect(),
             clients: networks,
             forwarders: site.dns.forwarders.clone(),
-            realm: Realm::of(site)?,
+            realm,
             domain: site.office.domain.clone(),
         })
     }

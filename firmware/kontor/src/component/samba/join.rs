@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kontor_config::Site;
-use kontor_config::site::Samba;
+use kontor_config::site::{Samba, SambaRole};
 use kontor_samba::{JoinFailure, NO_COMPUTER};
 use kontor_sys::notify::Notifier;
 
@@ -117,12 +117,13 @@ impl Join<'_> {
         if let Err(failure) = self.may_have_name(account)? {
             return Ok(Err(failure));
         }
+        let Ok(near) = self.near()? else { return Ok(Err(JoinFailure::Unreachable)) };
         self.say(&format!("joining {}", self.samba.realm));
         applicant.tell("joining; this may take some minutes");
         identity::begin()?;
         identity::empty_all()?;
         private_directory(Path::new(PRIVATE), 0o700)?;
-        let outcome = run_as(account, &self.words()?, JOIN_LIMIT)?;
+        let outcome = run_as(account, &self.words(near)?, JOIN_LIMIT)?;
         if outcome.success {
             return Ok(Ok(()));
         }
@@ -135,8 +136,23 @@ impl Join<'_> {
         Ok(Err(failure))
     }
 
-    fn words(&self) -> anyhow::Result<Vec<String>> {
-        let words = kontor_samba::join_arguments(self.samba, &smb_conf());
+    /// For a site that the site file names, the name of a domain controller; the inner error is that none answers.
+    fn near(&self) -> anyhow::Result<Result<Option<(String, &str)>, ()>> {
+        let Some(site) = self.samba.site.as_deref().filter(|_| self.samba.role == SambaRole::Rodc) else {
+            return Ok(Ok(None));
+        };
+        for server in &self.samba.servers {
+            let outcome = run(&kontor_samba::info_arguments(*server, &smb_conf()), SEARCH_LIMIT)?;
+            if let Some(name) = kontor_samba::name_in_info(&outcome.said) {
+                return Ok(Ok(Some((name.to_owned(), site))));
+            }
+        }
+        Ok(Err(()))
+    }
+
+    fn words(&self, near: Option<(String, &str)>) -> anyhow::Result<Vec<String>> {
+        let near = near.as_ref().map(|(server, site)| (server.as_str(), *site));
+        let words = kontor_samba::join_arguments(self.samba, &smb_conf(), near);
         words.ok_or_else(|| anyhow::anyhow!("a domain controller of its own domain joins none"))
     }
 

@@ -135,7 +135,7 @@ fn preload(server: &str, accounts: &BTreeSet<String>) -> anyhow::Result<BTreeSet
     let words: Vec<String> = fixed.iter().map(ToString::to_string).chain(accounts.iter().cloned()).collect();
     let outcome = tool::run(&words, FETCH_LIMIT)?;
     if !outcome.success {
-        bail!("{}", last_line(&outcome.said));
+        bail!("{}", tool::last_line(&outcome.said));
     }
     let problem = |line: &str| line.trim().strip_prefix("ReplicationError: ").map(str::to_owned);
     Ok(outcome.said.lines().filter_map(problem).collect())
@@ -192,17 +192,13 @@ fn search(source: &Source<'_>, filter: &str, attribute: &str) -> anyhow::Result<
     let words = [words, vec![filter.to_owned(), attribute.to_owned()]].concat();
     let outcome = tool::run(&words, SEARCH_LIMIT)?;
     if !outcome.success {
-        bail!("{}", last_line(&outcome.said));
+        bail!("{}", tool::last_line(&outcome.said));
     }
     Ok(entries(&outcome.said))
 }
 
 fn names(entries: &[Entry]) -> BTreeSet<String> {
     entries.iter().flat_map(|entry| entry.values("sAMAccountName")).map(str::to_owned).collect()
-}
-
-fn last_line(said: &str) -> &str {
-    said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing was said")
 }
 
 impl Report {

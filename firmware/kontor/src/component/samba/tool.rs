@@ -46,6 +46,11 @@ pub(super) fn run(words: &[String], limit: Duration) -> anyhow::Result<Outcome> 
     finish(command, "", limit)
 }
 
+/// What a tool that failed says of it.
+pub(super) fn last_line(said: &str) -> &str {
+    said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing was said")
+}
+
 fn command(words: &[String]) -> anyhow::Result<Command> {
     let (program, arguments) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
