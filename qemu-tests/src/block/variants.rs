@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kontor_boot::filesystem::{Content, PROBE_LENGTH, identify};
 
 use super::Backend;
-use super::trace::{Base, Cut, Event, Overlay, Replay};
+use super::trace::{Base, Cut, Event, Overlay, Random, Replay};
 
 /// Where the first shelf begins.
 pub const SHELVES: u64 = 4096;
@@ -25,6 +25,25 @@ pub struct Window {
 
 /// A power cut: after how many events, and how.
 pub type CutPoint = (usize, Cut);
+
+/// So many cuts of all kinds, in order, each somewhere in the range that `range` has for its number; always the same ones.
+pub fn choose_cuts(count: usize, range: impl Fn(usize) -> (usize, usize)) -> Vec<CutPoint> {
+    let mut random = Random::new(count as u64);
+    let mut cuts: Vec<CutPoint> = (0..count)
+        .map(|number| {
+            let (from, to) = range(number);
+            let position = from + random.below((to - from) as u64 + 1) as usize;
+            let cut = match number % 4 {
+                0 => Cut::Prefix,
+                1 => Cut::Flushed,
+                _ => Cut::Torn { seed: number as u64 },
+            };
+            (position, cut)
+        })
+        .collect();
+    cuts.sort_by_key(|(position, _)| *position);
+    cuts
+}
 
 #[derive(Debug)]
 struct Shared {

@@ -109,21 +109,7 @@ fn collect_leases(
 
 /// A fifth of the cuts hit the first boot, the others the time in which leases are given.
 fn choose_cuts(booted_at: usize, end: usize) -> Vec<CutPoint> {
-    let mut random = Random::new(CUTS as u64);
-    let mut cuts: Vec<CutPoint> = (0..CUTS as u64)
-        .map(|number| {
-            let (from, to) = if number % 5 == 0 { (0, booted_at) } else { (booted_at, end) };
-            let position = from + random.below((to - from) as u64 + 1) as usize;
-            let cut = match number % 4 {
-                0 => Cut::Prefix,
-                1 => Cut::Flushed,
-                _ => Cut::Torn { seed: number },
-            };
-            (position, cut)
-        })
-        .collect();
-    cuts.sort_by_key(|(position, _)| *position);
-    cuts
+    variants::choose_cuts(CUTS, |number| if number % 5 == 0 { (0, booted_at) } else { (booted_at, end) })
 }
 
 /// Has a second box mount every variant; its desk then holds what it found.

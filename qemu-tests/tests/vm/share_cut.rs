@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::block::BlockServer;
-use qemu_tests::block::trace::{Cut, Random, Recorder, Replay};
-use qemu_tests::block::variants::CutPoint;
+use qemu_tests::block::trace::{Cut, Recorder, Replay};
+use qemu_tests::block::variants::{CutPoint, choose_cuts};
 use qemu_tests::promise::Promises;
 use qemu_tests::smb::{Account, Disposition, Operation, SmbSession};
 use qemu_tests::{BoxOptions, PcId, PcOptions, World};
@@ -58,7 +58,8 @@ pub(crate) fn survives_a_power_cut(world: &mut World) -> Result<()> {
     world.vm(scene.office.gateway).power_cut()?;
 
     let (base, events) = recorder.backend().trace();
-    let cuts = choose_cuts(begun_at, events.len());
+    // Of all kinds, while everybody wrote.
+    let cuts = choose_cuts(CUTS, |_| (begun_at, events.len()));
     let checker = Checker::start(world, &base, &events, &cuts)?;
     for (position, cut) in cuts_to_boot(begun_at, events.len()) {
         let left = Replay::new(events.clone()).cut(position, cut);
@@ -108,24 +109,6 @@ fn write(world: &mut World, scene: &Scene, recorder: &BlockServer<Recorder>) -> 
 fn connect(world: &mut World, pc: PcId) -> Result<SmbSession> {
     let account = Account { domain: DOMAIN, user: USER, password: PASSWORD };
     world.eventually(START_LIMIT, |world| world.smb_connect(pc, BOX, &account, SHARE))
-}
-
-/// Of all kinds, while everybody wrote.
-fn choose_cuts(from: usize, end: usize) -> Vec<CutPoint> {
-    let mut random = Random::new(CUTS as u64);
-    let mut cuts: Vec<CutPoint> = (0..CUTS as u64)
-        .map(|number| {
-            let position = from + random.below((end - from) as u64 + 1) as usize;
-            let cut = match number % 4 {
-                0 => Cut::Prefix,
-                1 => Cut::Flushed,
-                _ => Cut::Torn { seed: number },
-            };
-            (position, cut)
-        })
-        .collect();
-    cuts.sort_by_key(|(position, _)| *position);
-    cuts
 }
 
 /// The cut that was, what a disk without a cache makes of it, and one in the middle of writing.
