@@ -44,7 +44,7 @@ fn names(networks: impl Iterator<Item = Ipv4Net>) -> Vec<String> {
 fn zones_of(network: Ipv4Net) -> Vec<Ipv4Net> {
     let at = |prefix: u8| Ipv4Net::new(network.addr(), prefix).map(|zone| zone.trunc());
     let prefix = network.prefix_len();
-    if prefix % 8 == 0 && prefix <= 24 {
+    if prefix.is_multiple_of(8) && prefix <= 24 {
         return vec![network.trunc()];
     }
     let around = at((prefix / 8 * 8).min(24)).ok();
