@@ -46,12 +46,13 @@ impl Disk {
         Ok((entry.offset(), entry.length()))
     }
 
-    /// Puts `site` into the seed partition, as `cargo xtask image --site` does.
+    /// Puts `site` into the seed partition, as `cargo xtask image --site` does, and with `join` user and password to join a domain,
+    /// as `cargo xtask flash --join`.
     ///
     /// # Errors
     /// When it does not fit, or any I/O error.
-    pub fn write_seed(&self, site: &str) -> Result<()> {
-        let content = xtask::image::seed::seed(site, None, 0)?;
+    pub fn write_seed(&self, site: &str, join: Option<&str>) -> Result<()> {
+        let content = xtask::image::seed::seed(site, join, 0)?;
         self.write(PartitionKind::Seed, &content)
     }
 

@@ -319,7 +319,7 @@ fn with_disk_in_a_slot(command: &Command) -> Result<Command> {
 fn own_disk(path: PathBuf, options: &BoxOptions, equipment: &Equipment) -> Result<PathBuf> {
     disk::copy_sparse(&equipment.image, &path, disk::MACHINE_SIZE)?;
     if let Some(site) = &options.site {
-        Disk::open(&path)?.write_seed(site)?;
+        Disk::open(&path)?.write_seed(site, None)?;
     }
     Ok(path)
 }

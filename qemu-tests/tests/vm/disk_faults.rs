@@ -22,7 +22,7 @@ const NOT_DURABLE: &str = "NOTHING IS DURABLE";
 pub(crate) fn served_disk(world: &mut World, site: &str) -> Result<BlockServer<Recorder>> {
     let image = world.artefacts().directory().join("served.img");
     copy_sparse(&world.equipment()?.image, &image, MACHINE_SIZE)?;
-    Disk::open(&image)?.write_seed(site)?;
+    Disk::open(&image)?.write_seed(site, None)?;
     let base = Base::open(&image)?;
     // The open file is enough; a failed test leaves no disk behind.
     std::fs::remove_file(&image)?;

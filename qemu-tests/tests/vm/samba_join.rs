@@ -64,6 +64,9 @@ impl Company {
             Office::prepare_behind(world, (wan, isp), "headquarters", &[line], &options(headquarters()))?,
             Office::prepare_behind(world, (line, isp), "branch", &[], &options(branch()))?,
         ];
+        // Flashed with a password that is not the right one.
+        let seeded = format!("Administrator\n{WRONG_PASSWORD}\n");
+        world.vm(offices[1].gateway).disk()?.write_seed(&branch(), Some(&seeded))?;
         for office in &offices {
             world.power_on(office.gateway)?;
         }
@@ -102,6 +105,7 @@ impl Company {
     fn join(&self, world: &mut World) -> Result<()> {
         let branch = self.branch.office.gateway;
         world.log_in(branch)?;
+        self.has_forgotten_what_was_refused(world)?;
         status_says(world, &self.branch.office, NOT_JOINED)?;
         let said = self.join_as(world, WRONG_PASSWORD, CONSOLE)?;
         ensure!(said.contains("knows no user Administrator with this password"), "{said}");
@@ -122,6 +126,18 @@ impl Company {
         let status = self.branch.shell(world, "kontor ctl status | grep '^samba '")?;
         ensure!(status.contains("serves as member"), "{status}");
         Ok(())
+    }
+
+    /// The password that it was flashed with.
+    fn has_forgotten_what_was_refused(&self, world: &mut World) -> Result<()> {
+        let branch = self.branch.office.gateway;
+        world.open_shell(branch)?;
+        self.branch.wait_for_log_within(world, START_LIMIT, "samba", "password is wiped", 0)?;
+        let left =
+            self.branch.shell(world, "ls /state/site/secrets; grep -r Donkey /state/site /data/component")?;
+        ensure!(left.trim().is_empty(), "{left}");
+        world.vm(branch).serial.send("exit\r")?;
+        world.expect(branch, CONSOLE, Office::LEASE_LIMIT).map(drop)
     }
 
     /// So many seconds ahead of everybody else.
@@ -145,7 +161,7 @@ impl Company {
     }
 }
 
-/// A wrong password is refused, a wrong clock waited for, the right password joins, and both offices are served all the while.
+/// A wrong password is refused, flashed or typed, a wrong clock waited for, the right password joins, and both offices are served all the while.
 pub(crate) fn member(world: &mut World) -> Result<()> {
     let company = Company::found(world)?;
     company.make_domain(world)?;
