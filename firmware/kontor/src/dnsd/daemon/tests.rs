@@ -249,7 +249,7 @@ impl Office {
     /// The next `count` answers from a connection.
     #[track_caller]
     fn receive(&mut self, stream: &mut TcpStream, count: usize) -> Vec<Message> {
-        let mut input = Vec::new();
+        let (mut input, mut messages) = (Vec::new(), Vec::new());
         self.until(|_| {
             let mut buffer = [0; 4096];
             match stream.read(&mut buffer) {
@@ -257,21 +257,20 @@ impl Office {
                 Ok(length) => input.extend_from_slice(&buffer[..length]),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
-            let messages = unframe(&input);
-            (messages.len() >= count).then_some(messages)
+            unframe(&mut input, &mut messages);
+            (messages.len() >= count).then(|| std::mem::take(&mut messages))
         })
     }
 }
 
-fn unframe(mut input: &[u8]) -> Vec<Message> {
-    let mut messages = Vec::new();
+/// Takes the whole ones.
+fn unframe(input: &mut Vec<u8>, messages: &mut Vec<Message>) {
     while let Some((length, rest)) = input.split_first_chunk::<2>() {
         let length = usize::from(u16::from_be_bytes(*length));
         let Some(message) = rest.get(..length) else { break };
         messages.push(Message::from_vec(message).unwrap());
-        input = &rest[length..];
+        input.drain(..2 + length);
     }
-    messages
 }
 
 fn write_site(run: &Path, hosts: &str) {
