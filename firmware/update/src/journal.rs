@@ -1,0 +1,214 @@
+//! What a box remembers of updates: the one under way, what has failed, and how it ended.
+//!
+//! One file, replaced as a whole. Together with the boot state it says at each boot what happened: [`Journal::after_boot`]
+//! is the model of every power cut between two writes. A lost or damaged journal is an empty one: then a release that is
+//! booted is simply the one that runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::health::Health;
+use crate::version::Version;
+
+/// Failed versions that are remembered; a channel offers one at a time.
+const MAX_FAILED: usize = 16;
+/// Lines of the story.
+const MAX_STORY: usize = 40;
+/// Characters of a reason: it is for people.
+const MAX_REASON: usize = 400;
+
+/// Everything that is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Journal {
+    /// Drawn once; see [`crate::channel::place`].
+    pub seed: u64,
+    /// A release that is written and has not proved itself.
+    pub trial: Option<OnTrial>,
+    /// Releases that did not work here.
+    pub failed: Vec<Failed>,
+    /// What happened, newest last.
+    pub story: Vec<Event>,
+}
+
+/// A release on trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OnTrial {
+    /// Its version.
+    pub version: Version,
+    /// The version before, which runs again if it fails.
+    pub from: Version,
+    /// The slot it is in, `a` or `b`.
+    pub slot: String,
+    /// What worked before.
+    pub before: Health,
+    /// How often it has been booted, as far as it came to counting.
+    #[serde(default)]
+    pub boots: u32,
+}
+
+/// A release that did not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failed {
+    /// Its version.
+    pub version: Version,
+    /// Why.
+    pub reason: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Event {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// What, for people.
+    pub text: String,
+}
+
+/// What the journal and the boot say together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// No release is on trial.
+    Ordinary,
+    /// This boot is the trial of the release.
+    Trial,
+    /// The release on trial was given up by the boot loader: the other slot runs.
+    FellBack,
+    /// It had proved itself already; only writing that down was cut short.
+    Proven,
+}
+
+impl Journal {
+    /// Reads one; garbage is an empty one, and said to be garbage.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> (Self, Option<String>) {
+        match serde_json::from_slice(bytes) {
+            Ok(journal) => (journal, None),
+            Err(error) => (Self::default(), Some(error.to_string())),
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).unwrap_or_default()
+    }
+
+    /// What this boot is; `slot` is the one that runs and `good` what the boot state says of it.
+    #[must_use]
+    pub fn after_boot(&self, slot: &str, good: bool) -> Boot {
+        match &self.trial {
+            None => Boot::Ordinary,
+            Some(trial) if trial.slot != slot => Boot::FellBack,
+            Some(_) if good => Boot::Proven,
+            Some(_) => Boot::Trial,
+        }
+    }
+
+    /// Adds a line to the story.
+    pub fn tell(&mut self, at: u64, text: impl Into<String>) {
+        let text: String = text.into().chars().take(MAX_REASON).collect();
+        self.story.push(Event { at, text });
+        let excess = self.story.len().saturating_sub(MAX_STORY);
+        self.story.drain(..excess);
+    }
+
+    /// A release has been written and is about to be booted.
+    pub fn begin(&mut self, at: u64, trial: OnTrial) {
+        self.failed.retain(|failed| failed.version != trial.version);
+        self.tell(at, format!("{} is written to slot {}; restarting", trial.version, trial.slot));
+        self.trial = Some(trial);
+    }
+
+    /// The release on trial works.
+    pub fn succeed(&mut self, at: u64) {
+        if let Some(trial) = self.trial.take() {
+            self.tell(
+                at,
+                format!("{} runs; everything that worked with {} works", trial.version, trial.from),
+            );
+        }
+    }
+
+    /// The release on trial does not work.
+    pub fn fail(&mut self, at: u64, reason: &str) {
+        let Some(trial) = self.trial.take() else { return };
+        let reason: String = reason.chars().take(MAX_REASON).collect();
+        self.tell(at, format!("{} does not work, back to {}: {reason}", trial.version, trial.from));
+        self.failed.retain(|failed| failed.version != trial.version);
+        self.failed.push(Failed { version: trial.version, reason, at });
+        let excess = self.failed.len().saturating_sub(MAX_FAILED);
+        self.failed.drain(..excess);
+    }
+
+    /// The versions that have failed.
+    #[must_use]
+    pub fn failed_versions(&self) -> Vec<Version> {
+        self.failed.iter().map(|failed| failed.version).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial() -> OnTrial {
+        OnTrial {
+            version: "0.2.0".parse().unwrap(),
+            from: "0.1.0".parse().unwrap(),
+            slot: "b".into(),
+            before: Health::default(),
+            boots: 0,
+        }
+    }
+
+    #[test]
+    fn boots_are_told_apart() {
+        let mut journal = Journal::default();
+        assert_eq!(journal.after_boot("a", true), Boot::Ordinary);
+        journal.begin(1, trial());
+        assert_eq!(journal.after_boot("b", false), Boot::Trial);
+        assert_eq!(journal.after_boot("b", true), Boot::Proven);
+        assert_eq!(journal.after_boot("a", true), Boot::FellBack);
+    }
+
+    #[test]
+    fn a_failure_is_remembered_until_it_is_tried_again() {
+        let mut journal = Journal::default();
+        journal.begin(1, trial());
+        journal.fail(2, "names are not answered");
+        assert_eq!((journal.trial.clone(), journal.failed_versions()), (None, vec![trial().version]));
+        let last = &journal.story.last().unwrap().text;
+        assert_eq!(last, "0.2.0 does not work, back to 0.1.0: names are not answered");
+        journal.begin(3, trial());
+        journal.succeed(4);
+        assert_eq!((journal.trial.clone(), journal.failed.len()), (None, 0));
+        let (read, damage) = Journal::parse(&journal.to_json());
+        assert_eq!((read, damage), (journal, None));
+    }
+
+    #[test]
+    fn it_never_grows_without_end() {
+        let mut journal = Journal::default();
+        for build in 0..100 {
+            let version = Version { build, ..trial().version };
+            journal.begin(1, OnTrial { version, ..trial() });
+            journal.fail(2, &"x".repeat(10_000));
+        }
+        assert_eq!((journal.failed.len(), journal.story.len()), (MAX_FAILED, MAX_STORY));
+        assert!(journal.to_json().len() < 40_000);
+    }
+
+    #[test]
+    fn garbage_is_an_empty_journal() {
+        for bytes in [&b""[..], b"{", b"\0\0\0", b"{\"trial\": 7}"] {
+            let (journal, damage) = Journal::parse(bytes);
+            assert_eq!(journal, Journal::default());
+            assert!(damage.is_some());
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Releases and updates: what is published, what a box decides, and what it remembers of an update.
+//!
+//! Documents ([`Release`], [`Channel`]) are read after their signatures have been checked, by who holds the keys' trust; here
+//! they are data. It opens no file and no socket; time is an argument, in seconds since 1970.
+
+pub mod channel;
+pub mod decision;
+pub mod digest;
+pub mod health;
+pub mod journal;
+pub mod release;
+pub mod version;
+pub mod window;
+
+pub use channel::Channel;
+pub use decision::{Choice, Facts, Refusal, Wish, accept, choose};
+pub use digest::Sha256Hex;
+pub use health::{Health, Verdict, judge};
+pub use journal::Journal;
+pub use release::Release;
+pub use version::Version;
+pub use window::Window;
