@@ -10,7 +10,6 @@ pub mod health;
 pub mod journal;
 pub mod release;
 pub mod version;
-pub mod window;
 
 pub use channel::Channel;
 pub use decision::{Choice, Facts, Refusal, Wish, accept, choose};
@@ -19,4 +18,3 @@ pub use health::{Health, Verdict, judge};
 pub use journal::Journal;
 pub use release::Release;
 pub use version::Version;
-pub use window::Window;
