@@ -131,7 +131,8 @@ impl Store {
             Err(problem) => {
                 self.set_aside(SEEN, &problem)?;
                 self.reports.push(
-                    "until the next look at the repository nothing tells older metadata from newer".to_owned(),
+                    "until the next look at the repository nothing tells older metadata from newer"
+                        .to_owned(),
                 );
             }
         }

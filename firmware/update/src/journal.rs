@@ -47,6 +47,9 @@ pub struct OnTrial {
     pub slot: String,
     /// What worked before.
     pub before: Health,
+    /// Whether it came up far enough to be judged.
+    #[serde(default)]
+    pub judged: bool,
     /// Why it is given up, once that is decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
@@ -205,6 +208,7 @@ mod tests {
             from: "0.1.0".parse().unwrap(),
             slot: "b".into(),
             before: Health::default(),
+            judged: false,
             verdict: None,
         }
     }

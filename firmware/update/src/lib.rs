@@ -9,6 +9,7 @@ pub mod digest;
 pub mod health;
 pub mod journal;
 pub mod release;
+pub mod schedule;
 pub mod version;
 
 pub use channel::Channel;
@@ -17,4 +18,5 @@ pub use digest::Sha256Hex;
 pub use health::{Health, Verdict, judge};
 pub use journal::Journal;
 pub use release::Release;
+pub use schedule::Schedule;
 pub use version::Version;

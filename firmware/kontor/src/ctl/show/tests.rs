@@ -39,6 +39,7 @@ pub(crate) fn well() -> Snapshot {
         remaining_s: 43_000,
     };
     Snapshot {
+        update: None,
         init: Some(InitStatus {
             version: "0.1.0".into(),
             board: "qemu".into(),
