@@ -106,10 +106,8 @@ fn rolled_back(store: &Store) -> TrustError {
 
 fn below(base: &Url, folder: &str) -> Result<Url, TrustError> {
     let text = base.as_str().trim_end_matches('/');
-    Url::parse(&format!("{text}/{folder}")).map_err(|error| TrustError::Fetch {
-        what: base.to_string(),
-        problem: error.to_string(),
-    })
+    Url::parse(&format!("{text}/{folder}"))
+        .map_err(|error| TrustError::Fetch { what: base.to_string(), problem: error.to_string() })
 }
 
 impl Trusted {

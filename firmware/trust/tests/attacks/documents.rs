@@ -157,13 +157,16 @@ fn a_manifest_with_any_byte_changed() {
 fn names_that_lead_elsewhere() {
     let mut forge = Forge::new();
     // Even where somebody has signed such a name.
-    let hostile = ["../../etc/passwd", "channel/../../x", "/etc/passwd", "a//b", "channel/%2e%2e/x", ".ssh/x"];
+    let hostile =
+        ["../../etc/passwd", "channel/../../x", "/etc/passwd", "a//b", "channel/%2e%2e/x", ".ssh/x"];
     for name in hostile {
         forge.targets.insert(name.to_owned(), b"x".to_vec());
     }
     forge.publish_next();
     let trusted = Box_::new(&forge).accepts(&forge.server);
-    for name in hostile.into_iter().chain(["", "..", "channel/", "channel/a b.json", "channel/a\\b", "a?b", "a#b"]) {
+    for name in
+        hostile.into_iter().chain(["", "..", "channel/", "channel/a b.json", "channel/a\\b", "a?b", "a#b"])
+    {
         let error = run(trusted.target(name, 100)).unwrap_err();
         assert_eq!(error, TrustError::TargetName(name.to_owned()), "{name}");
         assert_eq!(error.to_string(), format!("rule target name: {name:?} is not a name of a target"));
@@ -218,7 +221,9 @@ fn a_folder_gives_nothing_but_its_own_files() {
         run(kontor_trust::Transport::fetch(&folder, url)).map(drop).map_err(|error| error.kind())
     };
     assert_eq!(fetch("metadata/timestamp.json"), Ok(()));
-    for name in ["../secret.json", "%2e%2e/secret.json", "metadata", "metadata/", "", "metadata/timestamp.json?x"] {
+    for name in
+        ["../secret.json", "%2e%2e/secret.json", "metadata", "metadata/", "", "metadata/timestamp.json?x"]
+    {
         assert_eq!(fetch(name), Err(TransportErrorKind::FileNotFound), "{name}");
     }
 }

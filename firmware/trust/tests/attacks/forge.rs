@@ -13,8 +13,8 @@ use kontor_trust::tough::schema::{
 use kontor_trust::tough::sign::Sign as _;
 use kontor_trust::tough::{Bytes, TargetName, async_trait};
 use kontor_trust::{
-    Clock, Limits, Store, Transport, TransportError, TransportErrorKind, TransportStream, TrustError, Trusted,
-    Url, refresh,
+    Clock, Limits, Store, Transport, TransportError, TransportErrorKind, TransportStream, TrustError,
+    Trusted, Url, refresh,
 };
 use kontor_update::channel::Current;
 use kontor_update::release::{Form, Image, Object};

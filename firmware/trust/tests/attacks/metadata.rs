@@ -105,7 +105,10 @@ fn every_role_expires() {
         forge.publish();
         let office = Box_::new(&forge);
         let error = office.look(&forge.server).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("rule expired: {role} was valid until 2027-01-15 07:59")), "{error}");
+        assert!(
+            error.starts_with(&format!("rule expired: {role} was valid until 2027-01-15 07:59")),
+            "{error}"
+        );
         // It does no harm for ever: the keepers sign anew.
         forge.expires.insert(role, old.unwrap());
         forge.put_root(&[1, 2]);
@@ -219,8 +222,7 @@ fn endless_data_that_was_announced() {
     let mut forge = Forge::new();
     forge.versions.insert(RoleType::Timestamp, 2);
     let hash = crate::forge::sha256(b"");
-    let hashes =
-        kontor_trust::tough::schema::Hashes { sha256: hash.into(), _extra: Default::default() };
+    let hashes = kontor_trust::tough::schema::Hashes { sha256: hash.into(), _extra: Default::default() };
     forge.publish_timestamp(kontor_trust::tough::schema::Metafile {
         length: Some(1 << 40),
         hashes: Some(hashes),
@@ -233,10 +235,7 @@ fn endless_data_that_was_announced() {
 
 #[test]
 fn oversize_metadata() {
-    for (file, limit) in [
-        ("timestamp.json", 262_144),
-        ("1.targets.json", 1_048_576),
-    ] {
+    for (file, limit) in [("timestamp.json", 262_144), ("1.targets.json", 1_048_576)] {
         let mut forge = Forge::new();
         if file == "1.targets.json" {
             // Really signed, with more targets than a box can take.

@@ -161,7 +161,8 @@ fn check_after(disk: &Disk, office: &Box_, forge: &Forge, first: &crate::forge::
         1 => assert!(looked.is_ok(), "{at:?}"),
         _ => assert_eq!(looked.unwrap_err().rule(), Some("signature"), "{at:?}: root {root}"),
     }
-    run(look(&mut second.store(office), &forge.server, CLOCK)).unwrap_or_else(|error| panic!("{at:?}: {error}"));
+    run(look(&mut second.store(office), &forge.server, CLOCK))
+        .unwrap_or_else(|error| panic!("{at:?}: {error}"));
     assert_eq!(second.store(office).root_version(), 3);
 }
 

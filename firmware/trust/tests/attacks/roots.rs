@@ -69,7 +69,11 @@ fn more_roots_than_anybody_needs() {
     let office = Box_::new(&forge);
     (0..65).for_each(|_| forge.rotate(RoleType::Snapshot, keys(&[21], 1), &[1, 2]));
     office.refuses(&forge.server, "rule root updates: more than 64 new versions of root at once");
-    assert_eq!(office.open().root_version(), 65, "what was verified is kept, and the next look goes on there");
+    assert_eq!(
+        office.open().root_version(),
+        65,
+        "what was verified is kept, and the next look goes on there"
+    );
     office.accepts(&forge.server);
 }
 
