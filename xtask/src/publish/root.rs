@@ -105,7 +105,6 @@ impl Chain {
     /// # Panics
     /// Never: a chain that was opened has one.
     #[must_use]
-    #[allow(clippy::missing_panics_doc, clippy::expect_used)]
     pub fn newest(&self) -> &Signed<Root> {
         &self.roots.last_key_value().expect("a chain has a root").1.1
     }
