@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn twice(image: Utf8PathBuf) -> Result<()> {
     let ImageOptions { product, .. } = ImageOptions::default();
     let fetch = FetchOptions { quiet: true, ..FetchOptions::default() };
-    let outcome = reproduce::run(&Options { product, against: Some(image), keep: false, fetch })?;
+    let outcome = reproduce::run(&Options { product, against: Some(image), keep: false, keys: None, fetch })?;
     for varied in &outcome.varied {
         println!("varied: {}: {} | {}", varied.what, varied.first, varied.second);
     }

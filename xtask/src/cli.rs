@@ -9,7 +9,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{bench, component, flash, image, lock, reproduce, run, sbom, site, sizes, test};
+use crate::command::{
+    bench, component, flash, image, keys, lock, publish, release, reproduce, run, sbom, serve, site, sizes,
+    test,
+};
 
 /// Builds, runs and tests the Kontor firmware; needs no root and no tools but cargo.
 #[derive(Debug, Parser)]
@@ -37,6 +40,10 @@ enum Command {
     Sizes(sizes::Args),
     Sbom(sbom::Args),
     Site(site::Args),
+    Keys(keys::Args),
+    Release(release::Args),
+    Publish(publish::Args),
+    Serve(serve::Args),
     Bench(bench::Args),
 }
 
@@ -74,6 +81,10 @@ impl Cli {
             Command::Sizes(args) => sizes::run(args),
             Command::Sbom(args) => sbom::run(args),
             Command::Site(args) => site::run(args),
+            Command::Keys(args) => keys::run(args),
+            Command::Release(args) => release::run(args),
+            Command::Publish(args) => publish::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Bench(args) => bench::run(args),
         }
     }

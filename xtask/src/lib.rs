@@ -8,6 +8,7 @@ pub mod component;
 pub mod deb;
 pub mod flash;
 pub mod image;
+pub mod publish;
 pub mod qemu;
 pub mod reproduce;
 pub mod sbom;

@@ -3,7 +3,7 @@
 //! tough would write these files in place, where a power cut leaves half of one; it works on a scratch copy, and what it has
 //! verified is put here. Roots come first: a cut after them leaves newer roots and an older memory, which says by whose keys it
 //! was signed. `N.root.json` are the signed files as they were published, checked one by the other at each opening; `seen.json`
-//! is ours. Targets are not kept: no rule compares them, the snapshot has their version.
+//! is ours, with a checksum in its first line: a bad block must not make it say less. Targets are not kept: no rule compares them, the snapshot has their version.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -80,8 +80,7 @@ impl Store {
         let root: Signed<Root> = serde_json::from_slice(shipped_root)
             .map_err(|error| TrustError::ShippedRoot(error.to_string()))?;
         root.signed.verify_role(&root).map_err(|error| TrustError::ShippedRoot(error.to_string()))?;
-        let sha256 = Sha256::digest(shipped_root).iter().map(|byte| format!("{byte:02x}")).collect();
-        let shipped = Shipped { version: root.signed.version.get(), sha256 };
+        let shipped = Shipped { version: root.signed.version.get(), sha256: sha256(shipped_root) };
         let root_bytes = shipped_root.to_vec();
         let mut store = Self { files, shipped, root, root_bytes, memory: None, reports: Vec::new() };
         store.follow_roots()?;
@@ -140,7 +139,8 @@ impl Store {
     }
 
     fn memory_of(&self, bytes: &[u8]) -> Result<Memory, String> {
-        let memory: Memory = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let text = checked(bytes).ok_or("its checksum is wrong")?;
+        let memory: Memory = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if memory.schema != SCHEMA {
             return Err(format!("schema {} is not known", memory.schema));
         }
@@ -217,8 +217,8 @@ impl Store {
             old.at.saturating_add(TIME_STEP_S) > at && Memory { at, ..old.clone() } == fresh
         });
         if !same {
-            let bytes = serde_json::to_vec(&fresh).map_err(|error| TrustError::Store(error.to_string()))?;
-            self.replace(SEEN, &bytes)?;
+            let text = serde_json::to_vec(&fresh).map_err(|error| TrustError::Store(error.to_string()))?;
+            self.replace(SEEN, &[sha256(&text).as_bytes(), b"\n", &text].concat())?;
             self.memory = Some(fresh);
             self.remove_stale_roots();
         }
@@ -261,6 +261,17 @@ fn next_root(current: &Signed<Root>, bytes: &[u8]) -> Result<Signed<Root>, Strin
     next.signed.verify_role(&next).map_err(|error| error.to_string())?;
     let (found, expected) = (next.signed.version.get(), current.signed.version.get() + 1);
     if found == expected { Ok(next) } else { Err(format!("it is version {found}, not {expected}")) }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What comes after the first line, if that is its checksum.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let at = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (sum, text) = (&bytes[..at], &bytes[at + 1..]);
+    (sum == sha256(text).as_bytes()).then_some(text)
 }
 
 fn keys(root: &Root, role: RoleType) -> Vec<Decoded<Hex>> {

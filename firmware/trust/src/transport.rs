@@ -179,7 +179,7 @@ impl Transport for Folder {
             TransportError::new_with_cause(kind, url, error)
         };
         let mut file = self.open_file(&url).map_err(|error| failed(&url, error))?;
-        let mut chunk = move || {
+        let chunk = move || {
             let mut buffer = vec![0; CHUNK];
             match file.read(&mut buffer) {
                 Ok(0) => None,
@@ -190,7 +190,7 @@ impl Transport for Folder {
                 Err(error) => Some(Err(failed(&url, error))),
             }
         };
-        Ok(stream::iter(std::iter::from_fn(move || chunk())).boxed_sync())
+        Ok(stream::iter(std::iter::from_fn(chunk)).boxed_sync())
     }
 }
 

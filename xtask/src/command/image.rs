@@ -5,6 +5,7 @@ use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
 use crate::image::{self, ImageOptions};
+use crate::publish::root;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +36,10 @@ pub struct Args {
     /// Use this program as the firmware's instead of compiling it
     #[arg(long, value_name = "FILE", hide = true)]
     pub program: Option<Utf8PathBuf>,
+    /// Have the box take releases signed for the root in this folder, of which only root.json is read [default: keys of this
+    /// checkout, made for trying things]
+    #[arg(long, env = "KONTOR_KEYS", value_name = "DIR", value_delimiter = ':')]
+    pub keys: Vec<Utf8PathBuf>,
     /// How packages may be had
     #[command(flatten)]
     pub fetch: FetchOptions,
@@ -53,9 +58,17 @@ impl Args {
             program: self.program.clone(),
             steps: None,
             components: true,
+            version: None,
+            security_epoch: None,
+            keys: root_folder(&self.keys),
             fetch: self.fetch.clone(),
         }
     }
+}
+
+/// The folder whose root counts: the first that has one.
+pub(super) fn root_folder(keys: &[Utf8PathBuf]) -> Option<Utf8PathBuf> {
+    keys.iter().find(|folder| folder.join(root::FILE).exists()).or(keys.first()).cloned()
 }
 
 /// Runs the command.

@@ -29,6 +29,9 @@ pub struct Args {
     /// Keep both trees and images, and say where they are
     #[arg(long)]
     pub keep: bool,
+    /// Where the root is that the image trusts; only root.json is read [default: this checkout's development keys]
+    #[arg(long, env = "KONTOR_KEYS", value_name = "DIR", value_delimiter = ':')]
+    pub keys: Vec<Utf8PathBuf>,
     /// How packages may be had
     #[command(flatten)]
     pub fetch: FetchOptions,
@@ -46,6 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
         product: args.product.clone(),
         against: args.against.clone(),
         keep: args.keep,
+        keys: super::image::root_folder(&args.keys),
         fetch: args.fetch.clone(),
     };
     let outcome = reproduce::run(&options)?;

@@ -23,6 +23,8 @@ pub struct Product {
     pub name: String,
     /// Day of the release, `YYYY-MM-DD`.
     pub date: String,
+    /// Grows when releases before it must never run again; boxes take no release with a lower one.
+    pub security_epoch: u32,
     /// Machine types that one image serves.
     pub board: Vec<String>,
     /// Components whose images are on the `system` partition.

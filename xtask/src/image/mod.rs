@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use kontor_boot::{BootState, PartitionKind};
+use kontor_update::Version;
 
 use self::budget::Measured;
 use self::disk::Content;
@@ -18,6 +19,7 @@ use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::lock_file::LockFile;
 use crate::archive::sets;
 use crate::component::{self, Sealed};
+use crate::publish::root;
 use crate::sbom;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
@@ -69,6 +71,12 @@ pub struct ImageOptions {
     pub components: bool,
     /// Where the results of steps are kept; by default `target/images/steps`.
     pub steps: Option<Utf8PathBuf>,
+    /// What the release is called; by default the workspace's version.
+    pub version: Option<Version>,
+    /// Its security epoch; by default the product's.
+    pub security_epoch: Option<u32>,
+    /// Where the root is whose releases the box will take; by default the checkout's development keys.
+    pub keys: Option<Utf8PathBuf>,
     /// How packages may be had.
     pub fetch: FetchOptions,
 }
@@ -84,6 +92,9 @@ impl Default for ImageOptions {
             program: None,
             components: true,
             steps: None,
+            version: None,
+            security_epoch: None,
+            keys: None,
             fetch: FetchOptions::default(),
         }
     }
@@ -96,6 +107,12 @@ pub struct BuiltImage {
     pub path: Utf8PathBuf,
     /// The content of both slots.
     pub slot_image: Utf8PathBuf,
+    /// What it calls itself.
+    pub release: slot::Release,
+    /// Its components' images.
+    pub components: Vec<Sealed>,
+    /// Of what it is made, as CycloneDX.
+    pub sbom: Utf8PathBuf,
     /// Sizes and their limits.
     pub measured: Vec<Measured>,
     /// The tools it was made with; QEMU is among them.
@@ -128,7 +145,15 @@ pub fn build(options: &ImageOptions) -> Result<BuiltImage> {
         built.plan.output
     ));
     sbom.copy_beside(&built.plan.output)?;
-    Ok(BuiltImage { path: built.plan.output, slot_image: files.slot_image(), measured, tools: built.tools })
+    Ok(BuiltImage {
+        path: built.plan.output,
+        slot_image: files.slot_image(),
+        release: built.plan.release,
+        components: files.components().to_vec(),
+        sbom: sbom.document,
+        measured,
+        tools: built.tools,
+    })
 }
 
 /// Builds what goes into a slot and measures it; no disk image.
@@ -169,6 +194,9 @@ impl Build {
     fn prepare(options: &ImageOptions) -> Result<Self> {
         let workspace = Workspace::locate();
         let mut lock = checked_lock(&workspace)?;
+        if options.keys.is_none() {
+            root::development(&workspace)?;
+        }
         // Mistakes first: a plan costs nothing, a download may.
         let plan = Plan::new(options, &workspace, &lock)?;
         let steps = Steps::open(options.steps.clone().unwrap_or_else(|| workspace.images().join("steps")))?;

@@ -16,12 +16,15 @@ use super::seed;
 use super::slot::Release;
 use crate::archive::lock_file::{LockFile, LockedPackage};
 use crate::component;
+use crate::publish::root::{self, TrustedRoot};
 use crate::workspace::Workspace;
 
 /// The set of packages the base is made of.
 pub const BASE_SET: &str = "base";
 /// The set the build's tools come from.
 pub const TOOLS_SET: &str = "tools";
+/// What an image is called that is no release.
+const DEFAULT_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What a kernel's package is called.
 const KERNEL_PREFIX: &str = "linux-image-";
 
@@ -44,6 +47,8 @@ pub struct Plan {
     pub components: Vec<component::Source>,
     /// What the release calls itself.
     pub release: Release,
+    /// Whose releases the box will take; development keys that are not made yet are `None`.
+    pub root: Option<TrustedRoot>,
     /// Partitions.
     pub table: Table,
     /// The seed's bytes, if there is a site file.
@@ -61,12 +66,17 @@ impl Plan {
         let product = Product::load(&workspace.product(&options.product))?;
         let boards = BoardFile::load_all(&product, workspace)?;
         let epoch_s = product.epoch_s()?;
+        let root = root::trusted(options.keys.as_deref(), workspace)?;
         let release = Release {
             product: product.name.clone(),
             boards: product.board.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: options
+                .version
+                .map_or_else(|| DEFAULT_VERSION.to_owned(), |version| version.to_string()),
             date: product.date.clone(),
             epoch_s,
+            security_epoch: options.security_epoch.unwrap_or(product.security_epoch),
+            development: root.as_ref().is_none_or(|root| root.development),
         };
         let (kernel, packages) = split_kernel(lock.set(BASE_SET)?)?;
         let components = if options.components { product.component.as_slice() } else { &[] };
@@ -80,6 +90,7 @@ impl Plan {
             kernel,
             components,
             release,
+            root,
             table: disk::layout(&product.partition_mib),
             seed: site_text(options, &product, &boards)?
                 .map(|site| seed::seed(&site, None, epoch_s))
@@ -171,6 +182,12 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Release { product, boards, version, date, .. } = &self.release;
         writeln!(f, "product    {product} {version} of {date}")?;
+        match &self.root {
+            Some(TrustedRoot { version, development: false, .. }) => {
+                writeln!(f, "trusts     root {version}")?
+            }
+            _ => writeln!(f, "trusts     this checkout's development keys")?,
+        }
         writeln!(f, "boards     {}", boards.join(" "))?;
         writeln!(f, "kernel     {} {}", self.kernel.name, self.kernel.version)?;
         writeln!(f, "modules    {}: {}", self.module_form().name(), self.modules().join(" "))?;

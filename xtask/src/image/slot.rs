@@ -30,16 +30,21 @@ pub struct Release {
     pub date: String,
     /// That day in seconds since 1970.
     pub epoch_s: u32,
+    /// Grows when releases before it must never run again.
+    pub security_epoch: u32,
+    /// Whether it trusts keys that were made for trying things.
+    pub development: bool,
 }
 
 impl Release {
     /// `release.toml` of the base, which the manifest repeats.
     #[must_use]
     pub fn to_toml(&self, kernel: &str) -> String {
-        let Self { product, boards, version, date, epoch_s } = self;
+        let Self { product, boards, version, date, epoch_s, security_epoch, development } = self;
+        let development = if *development { "development = true\n" } else { "" };
         format!(
             "schema = 1\nproduct = \"{product}\"\nboard = {boards:?}\nversion = \"{version}\"\ndate = \"{date}\"\n\
-             epoch-s = {epoch_s}\nkernel = \"{kernel}\"\n"
+             epoch-s = {epoch_s}\nsecurity-epoch = {security_epoch}\n{development}kernel = \"{kernel}\"\n"
         )
     }
 
@@ -190,6 +195,8 @@ mod tests {
             version: "0.1.0".to_owned(),
             date: "2026-11-21".to_owned(),
             epoch_s: 1_795_219_200,
+            security_epoch: 1,
+            development: false,
         };
         insta::assert_snapshot!(manifest(
             &release,

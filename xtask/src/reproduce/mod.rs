@@ -17,6 +17,7 @@ use crate::archive::cache::{Cache, FetchOptions, hash_file};
 use crate::archive::lock_file::LockFile;
 use crate::image::declaration::Product;
 use crate::image::plan::{BASE_SET, TOOLS_SET};
+use crate::publish::root;
 use crate::scratch;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
@@ -42,6 +43,8 @@ pub struct Options {
     pub against: Option<Utf8PathBuf>,
     /// Leave trees and images where they were made.
     pub keep: bool,
+    /// Where the root is that the images trust; by default the checkout's development keys.
+    pub keys: Option<Utf8PathBuf>,
     /// How packages may be had, before the first build.
     pub fetch: FetchOptions,
 }
@@ -78,6 +81,9 @@ pub struct Varied {
 /// When a build fails or something it needs is missing. Images that differ are an outcome, not an error.
 pub fn run(options: &Options) -> Result<Outcome> {
     let workspace = Workspace::locate();
+    if options.keys.is_none() {
+        root::development(&workspace)?;
+    }
     let tools = provide(options, &workspace)?;
     let beside = workspace.target().join(SET);
     std::fs::create_dir_all(&beside).with_context(|| format!("making {beside}"))?;
@@ -138,6 +144,7 @@ fn provide(options: &Options, workspace: &Workspace) -> Result<Sets> {
 fn build_first(options: &Options, workspace: &Workspace, folder: &Utf8Path) -> Result<(Utf8PathBuf, Seen)> {
     let tree = folder.join("first");
     checkout::copy(workspace.root(), &tree, checkout::Order::Sorted)?;
+    plant_root(options, workspace, &tree)?;
     let mut command = Command::new(std::env::current_exe().context("the builder's own path")?);
     command.env("CARGO_MANIFEST_DIR", tree.join("xtask"));
     build(options, command, &Order::plain(), &tree, "first")
@@ -149,7 +156,18 @@ fn build_second(
     around: &Surroundings,
 ) -> Result<(Utf8PathBuf, Seen)> {
     checkout::copy(workspace.root(), &around.tree, checkout::Order::Reversed)?;
+    plant_root(options, workspace, &around.tree)?;
     build(options, around.command()?, &around.order, &around.tree, "second")
+}
+
+/// Both builds trust the same root, which is an input like the lock. The tree has no keys of its own: it gets the root, as public
+/// as it is in an image, and never a private key.
+fn plant_root(options: &Options, workspace: &Workspace, tree: &Utf8Path) -> Result<()> {
+    let trusted = root::trusted(options.keys.as_deref(), workspace)?.context("there is no root to trust")?;
+    let folder = tree.join("target/keys/development");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {folder}"))?;
+    let path = folder.join(root::FILE);
+    std::fs::write(&path, trusted.bytes).with_context(|| format!("writing {path}"))
 }
 
 /// Runs one build in a process of its own.

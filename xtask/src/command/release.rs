@@ -1,0 +1,113 @@
+//! `cargo xtask release`: builds a release of every product into a folder, ready to be published.
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8PathBuf;
+use kontor_update::Version;
+
+use crate::archive::cache::FetchOptions;
+use crate::image::ImageOptions;
+use crate::publish::release::{self, Options, SourceFacts};
+use crate::publish::root;
+use crate::workspace::Workspace;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask release 0.2.0 --keys /etc/kontor-root --changelog notes.md
+  cargo xtask release 0.2.1 --from-minimum 0.2.0             boxes with 0.1.x need 0.2.0 first
+  cargo xtask release 0.2.0 --offline --locked --archive /srv/kontor-packages    again, from its tag, years later
+
+It goes to target/releases/VERSION: PRODUCT.json, and what it names in objects/. `cargo xtask publish` takes it from there.";
+
+/// Build a release of every product, for `publish`
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Its version, major.minor.build
+    pub version: Version,
+    /// One product alone: the name of a file in images/
+    #[arg(long, value_name = "NAME")]
+    pub product: Option<String>,
+    /// Its security epoch [default: the product's]; boxes take no release with a lower one than what runs
+    #[arg(long, value_name = "N")]
+    pub security_epoch: Option<u32>,
+    /// Boxes with an older version need another release first
+    #[arg(long, value_name = "VERSION", default_value = "0.0.0")]
+    pub from_minimum: Version,
+    /// What is new, for operators
+    #[arg(long, value_name = "FILE")]
+    pub changelog: Option<Utf8PathBuf>,
+    /// Put it here [default: target/releases/VERSION]
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<Utf8PathBuf>,
+    /// Whose releases its boxes take: the folder with root.json [default: this checkout's development keys]
+    #[arg(long, env = "KONTOR_KEYS", value_name = "DIR", value_delimiter = ':')]
+    pub keys: Vec<Utf8PathBuf>,
+    /// How packages may be had
+    #[command(flatten)]
+    pub fetch: FetchOptions,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When an image cannot be built.
+pub fn run(args: &Args) -> Result<()> {
+    let workspace = Workspace::locate();
+    let changelog = args
+        .changelog
+        .as_ref()
+        .map(|path| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}")));
+    let options = Options {
+        version: args.version,
+        from_minimum: args.from_minimum,
+        changelog: changelog.transpose()?.unwrap_or_default(),
+        folder: args.output.clone(),
+    };
+    ensure!(options.changelog.len() < 64 << 10, "the changelog is longer than 64 KiB");
+    let facts = SourceFacts::read(&workspace)?;
+    if facts.dirty {
+        eprintln!(
+            "WARNING: the tree differs from its commit, or is none: nobody can build this release again"
+        );
+    }
+    let keys = super::image::root_folder(&args.keys);
+    if keys.is_none() {
+        eprintln!(
+            "WARNING: no keys are named; boxes with this release take only what this checkout's development keys sign"
+        );
+        root::development(&workspace)?;
+    }
+    let products = match &args.product {
+        Some(product) => vec![product.clone()],
+        None => products(&workspace)?,
+    };
+    for product in products {
+        let image = ImageOptions {
+            output: Some(workspace.images().join(format!("{product}-{}.img", args.version))),
+            product,
+            security_epoch: args.security_epoch,
+            keys: keys.clone(),
+            fetch: args.fetch.clone(),
+            ..ImageOptions::default()
+        };
+        let release = release::build(&image, &options)?;
+        let bytes: u64 = release.objects().map(|object| object.bytes).sum();
+        eprintln!("{} {}: {} KiB to fetch", release.product, release.version, bytes >> 10);
+    }
+    let folder = release::folder(&options);
+    facts.write(&folder)?;
+    super::print(format_args!("{folder}\n"))
+}
+
+fn products(workspace: &Workspace) -> Result<Vec<String>> {
+    let folder = workspace.root().join("images");
+    let mut names = Vec::new();
+    for entry in folder.read_dir_utf8().with_context(|| format!("cannot read {folder}"))? {
+        let path = entry?.into_path();
+        if path.extension() == Some("toml") {
+            names.extend(path.file_stem().map(str::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
