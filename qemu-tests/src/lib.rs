@@ -40,6 +40,7 @@ pub mod peers;
 pub mod probe;
 pub mod promise;
 pub mod ready;
+pub mod release;
 pub mod serial;
 pub mod smb;
 pub mod stack;

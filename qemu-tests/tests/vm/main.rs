@@ -25,6 +25,7 @@ mod share_cut;
 mod site;
 mod slots;
 mod state_faults;
+mod update;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -89,6 +90,11 @@ const TESTS: &[(&str, Test)] = &[
     ("a-share-survives-a-power-cut", share_cut::survives_a_power_cut),
     ("a-branch-joins-its-headquarters", samba_join::member),
     ("a-flipped-byte-in-a-component-s-image", samba::flipped_byte),
+    ("a-release-comes-over-the-air", update::by_itself),
+    ("a-release-whose-kernel-panics", update::kernel_panics),
+    ("a-release-whose-process-1-exits", update::init_exits),
+    ("a-release-that-answers-no-names", update::names_are_not_answered),
+    ("a-release-that-hangs", update::hangs),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),

@@ -114,12 +114,12 @@ fn component_folder() -> PathBuf {
     Path::new(SYSTEM).join("component")
 }
 
-/// The component's image under its own name, checked; one that is there and sealed is left alone.
+/// The component's image under its own name, checked; one that is there already is left alone.
 fn place(component: &Component, places: &Places) -> anyhow::Result<()> {
     let folder = component_folder();
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let target = folder.join(format!("{}.erofs", component.verity));
-    if is_sealed(&target, component.verity.as_str()) {
+    if is_there(&target, component)? {
         return Ok(());
     }
     let source = places.image(&component.image.sha256);
@@ -138,11 +138,17 @@ fn place(component: &Component, places: &Places) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_sealed(path: &Path, digest: &str) -> bool {
-    let measured = File::open(path).and_then(|file| verity::measure(&file)).ok().flatten();
-    measured.is_some_and(|measured| {
-        measured.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == digest
-    })
+/// Sealed it is known by what the kernel measures; one that no component has used yet is read.
+fn is_there(path: &Path, component: &Component) -> anyhow::Result<bool> {
+    let Ok(mut file) = File::open(path) else { return Ok(false) };
+    if file.metadata()?.len() != component.image.bytes {
+        return Ok(false);
+    }
+    if let Some(measured) = verity::measure(&file).with_context(|| path.display().to_string())? {
+        let digits: String = measured.iter().map(|byte| format!("{byte:02x}")).collect();
+        return Ok(digits == component.verity.as_str());
+    }
+    Ok(slots::hash(&mut file, component.image.bytes).is_ok_and(|found| found == component.image.sha256))
 }
 
 /// Images of neither the release that runs nor the new one: their slot has just been written over.

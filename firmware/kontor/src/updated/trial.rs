@@ -32,18 +32,25 @@ pub(super) fn run() -> anyhow::Result<()> {
         eprintln!("no disk: nothing is on trial");
         return Ok(());
     };
-    let journal = store::load()?;
+    // Without a journal or a boot state nothing is known of a trial, and the slot is judged as any other.
+    let Ok(journal) = store::load().inspect_err(|error| eprintln!("error: {error:#}")) else { return Ok(()) };
     let Some(trial) = journal.trial.clone() else { return Ok(()) };
-    let state = disk.state()?;
+    let Ok(state) = disk.state().inspect_err(|error| eprintln!("error: {error:#}")) else { return Ok(()) };
     let now = store::now();
-    match journal.after_boot(slots(disk.booted, &state)) {
+    let noted = match journal.after_boot(slots(disk.booted, &state)) {
         Boot::Ordinary => Ok(()),
         Boot::Interrupted => store::change(|journal| journal.interrupted(now)),
         Boot::Proven => store::change(|journal| journal.succeed(now)),
         Boot::FellBack => fell_back(&mut disk, &trial),
-        Boot::Condemned => give_up(&mut disk, &trial),
-        Boot::Trial => judge(&mut disk, &trial),
-    }
+        // An error of these two restarts the box.
+        Boot::Condemned => return give_up(&mut disk, &trial),
+        Boot::Trial => return judge(&mut disk, &trial),
+    };
+    // What runs here is not on trial: that it cannot be written down is no reason to restart it.
+    noted.or_else(|error| {
+        eprintln!("error: {error:#}");
+        Ok(())
+    })
 }
 
 /// The other slot runs again: remembered, and the failed one cannot be chosen any more, however often this one is restarted.

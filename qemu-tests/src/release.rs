@@ -1,0 +1,120 @@
+//! Releases for boxes under test: the image that is tested, under another version, in a repository of its own.
+//!
+//! They are signed with this checkout's development keys, whose root the tested image trusts. Objects are compressed quickly:
+//! how small they get is the business of `cargo xtask release`.
+
+mod bad;
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use kontor_update::release::{Component, Form, Image, Object, SCHEMA};
+use kontor_update::{Release, Sha256Hex, Version};
+use sha2::{Digest, Sha256};
+use xtask::image::{self, BuiltImage, ImageOptions};
+use xtask::publish::keys::Keys;
+use xtask::publish::release::{Folder, write};
+use xtask::publish::rollout::{self, Rollout};
+use xtask::publish::{objects, root};
+use xtask::tools::Tools;
+use xtask::workspace::Workspace;
+
+pub use bad::Fault;
+
+/// Level 1: 200 MB in a second.
+const LEVEL: i32 = 1;
+
+/// A release in the making: whoever wants a bad one changes it before it is published.
+#[derive(Debug)]
+pub struct Draft {
+    folder: Utf8PathBuf,
+    slot: Utf8PathBuf,
+    tools: Tools,
+    /// The manifest.
+    pub release: Release,
+}
+
+impl Draft {
+    /// The tested source under this version, in `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be built or compressed.
+    pub fn build(version: &str, folder: &Utf8Path) -> Result<Self> {
+        let version: Version = version.parse()?;
+        // Not in the release's folder, of whose files each has to be a manifest.
+        let images = Utf8PathBuf::from(format!("{folder}-image"));
+        fs::create_dir_all(&images).with_context(|| images.to_string())?;
+        let output = Some(images.join("disk.img"));
+        let built =
+            image::build(&ImageOptions { version: Some(version), output, ..ImageOptions::default() })?;
+        Self::of(&built, version, folder)
+    }
+
+    fn of(built: &BuiltImage, version: Version, folder: &Utf8Path) -> Result<Self> {
+        let component = |sealed: &xtask::component::Sealed| -> Result<Component> {
+            let verity = Sha256Hex::try_from(sealed.seal.verity.clone())?;
+            Ok(Component {
+                name: sealed.name.clone(),
+                verity,
+                image: compress(&read(&sealed.path)?, folder)?,
+            })
+        };
+        let release = Release {
+            schema: SCHEMA,
+            product: built.release.product.clone(),
+            version,
+            boards: built.release.boards.clone(),
+            date: built.release.date.clone(),
+            epoch_s: u64::from(built.release.epoch_s),
+            security_epoch: built.release.security_epoch,
+            from_minimum: "0.0.0".parse()?,
+            changelog: "- under test".to_owned(),
+            slot: compress(&read(&built.slot_image)?, folder)?,
+            components: built.components.iter().map(component).collect::<Result<_>>()?,
+            sbom: None,
+        };
+        let (slot, tools) = (built.slot_image.clone(), built.tools.clone());
+        Ok(Self { folder: folder.to_owned(), slot, tools, release })
+    }
+
+    /// Makes it a release that does not work.
+    ///
+    /// # Errors
+    /// When its slot cannot be made anew.
+    pub fn spoil(&mut self, fault: Fault<'_>) -> Result<()> {
+        let folder = Utf8PathBuf::from(format!("{}-bad", self.folder));
+        let slot = bad::slot_with(&self.slot, fault, &folder, &self.tools)?;
+        self.release.slot = compress(&read(&slot)?, &self.folder)?;
+        Ok(())
+    }
+
+    /// Puts it into the repository, as the channel's current release.
+    ///
+    /// # Errors
+    /// When the publisher refuses it.
+    pub fn publish(&self, repository: &Utf8Path) -> Result<()> {
+        write(&self.folder, &self.release)?;
+        let keys = Keys::open(&[root::development(&Workspace::locate())?])?;
+        let folder = Folder::open(&self.folder)?;
+        rollout::publish(repository, keys, &folder, &Rollout::default(), xtask::publish::now()?)?;
+        Ok(())
+    }
+}
+
+fn read(path: &Utf8Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.to_string())
+}
+
+fn digest(bytes: &[u8]) -> Sha256Hex {
+    Sha256Hex::from_bytes(&Sha256::digest(bytes).into())
+}
+
+fn compress(image: &[u8], folder: &Utf8Path) -> Result<Image> {
+    let bytes = zstd::encode_all(image, LEVEL)?;
+    let object = Object { sha256: digest(&bytes), bytes: bytes.len() as u64 };
+    let store = folder.join(objects::FOLDER);
+    fs::create_dir_all(&store)?;
+    fs::write(store.join(object.sha256.as_str()), bytes)?;
+    Ok(Image { bytes: image.len() as u64, sha256: digest(image), forms: vec![Form::Full(object)] })
+}

@@ -1,0 +1,164 @@
+//! Releases over the air: a box that updates itself, and the office meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use camino::Utf8PathBuf;
+use qemu_tests::console::{BOOT_LIMIT, site_with_root_shell};
+use qemu_tests::release::{Draft, Fault};
+use qemu_tests::{BoxOptions, World};
+
+use crate::office::Office;
+
+/// Where releases are published, as the box knows it.
+const SERVER: &str = "updates.example.net";
+/// A download by emulation, a slot written and read back, and the restart.
+const UPDATE_LIMIT: Duration = Duration::from_secs(900);
+/// Three minutes of the machine's own time, on a machine that runs by emulation beside others.
+const FALL_BACK_LIMIT: Duration = Duration::from_secs(600);
+const TRIAL_LIMIT: Duration = Duration::from_secs(300);
+
+/// An office whose box follows a repository on the Internet.
+pub(crate) struct Updated {
+    pub(crate) office: Office,
+    folder: Utf8PathBuf,
+}
+
+impl Updated {
+    /// The box works, has proved itself, and its operator is logged in.
+    pub(crate) fn open(world: &mut World) -> Result<Self> {
+        let site = format!(
+            "{}\n[update]\nurl = \"http://{SERVER}/kontor\"\nwindow = \"00:00-23:59\"\n",
+            site_with_root_shell()
+        );
+        let office = Office::boot(world, &BoxOptions { site: Some(site), ..BoxOptions::default() })?;
+        let folder = Utf8PathBuf::try_from(world.artefacts().directory().to_owned())?.join("releases");
+        std::fs::create_dir_all(folder.join("kontor"))?;
+        let isp = world.isp(office.isp);
+        let web = isp.options.web_server;
+        isp.names.add(SERVER, web, 60);
+        isp.web.folder = Some(folder.clone().into_std_path_buf());
+        world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
+        office.wait_until_online(world)?;
+        world.log_in(office.gateway)?;
+        let updated = Self { office, folder };
+        updated.wait_for(world, "status", "(good)", BOOT_LIMIT)?;
+        Ok(updated)
+    }
+
+    /// A release with this version, not yet published.
+    pub(crate) fn draft(&self, version: &str) -> Result<Draft> {
+        Draft::build(version, &self.folder.join(version))
+    }
+
+    pub(crate) fn publish(&self, draft: &Draft) -> Result<()> {
+        draft.publish(&self.folder.join("kontor"))
+    }
+
+    /// Waits until the command's answer has this in it; the answer.
+    pub(crate) fn wait_for(
+        &self,
+        world: &mut World,
+        command: &str,
+        part: &str,
+        limit: Duration,
+    ) -> Result<String> {
+        world.eventually(limit, |world| {
+            let answer = world.run(self.office.gateway, command)?;
+            ensure!(answer.contains(part), "{command}: no {part:?} in:\n{answer}");
+            Ok(answer)
+        })
+    }
+
+    /// Waits for the restart, and says how long nobody answered the PC.
+    fn outage(&self, world: &mut World) -> Result<(String, Duration)> {
+        let mut last_answer = Instant::now();
+        let mut longest = Duration::ZERO;
+        let start = Instant::now();
+        let mut ready = None;
+        loop {
+            ensure!(start.elapsed() < UPDATE_LIMIT, "the box has not restarted into the new release");
+            let name = format!("{}.office.internal", Office::PC_NAME);
+            if world.resolve(self.office.pc, &name).is_ok() {
+                longest = longest.max(last_answer.elapsed());
+                last_answer = Instant::now();
+                if let Some(ready) = ready {
+                    return Ok((ready, longest));
+                }
+            }
+            ready = ready.or_else(|| world.vm(self.office.gateway).serial.take_line("kontor: gateway ready"));
+        }
+    }
+}
+
+pub(crate) fn by_itself(world: &mut World) -> Result<()> {
+    let updated = Updated::open(world)?;
+    updated.office.is_durable(world)?;
+    let before = world.pc(updated.office.pc).lease().context("no lease")?.address;
+    updated.publish(&updated.draft("0.2.0")?)?;
+    world.run(updated.office.gateway, "update check")?;
+    let (ready, outage) = updated.outage(world)?;
+    println!("update: nobody answered for {} s, the restart of the machine included", outage.as_secs());
+    ensure!(ready.contains("slot b"), "{ready}");
+
+    world.log_in(updated.office.gateway)?;
+    let story = updated.wait_for(world, "update", "0.2.0 runs; everything that worked", TRIAL_LIMIT)?;
+    println!("{story}");
+    for part in ["Running    0.2.0", "is there, fetching it", "is fetched", "is written to slot b"] {
+        ensure!(story.contains(part), "no {part:?} in:\n{story}");
+    }
+    updated.wait_for(world, "status", "slot b (good)", BOOT_LIMIT)?;
+    updated.office.ensure_lease_is_known(world)?;
+    let after = world.pc(updated.office.pc).lease().context("no lease")?.address;
+    ensure!(before == after, "{before} became {after}");
+    updated.office.wait_until_online(world)
+}
+
+/// A release that does not work is given up by itself, is not taken again, and the reason is said.
+fn bad(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<()> {
+    let updated = Updated::open(world)?;
+    updated.office.is_durable(world)?;
+    let mut draft = updated.draft("0.2.0")?;
+    draft.spoil(fault)?;
+    updated.publish(&draft)?;
+    world.run(updated.office.gateway, "update check")?;
+    world.wait_for_line(updated.office.gateway, "going down (Reboot)", UPDATE_LIMIT)?;
+    let start = Instant::now();
+    let ready = world.wait_for("the old release", FALL_BACK_LIMIT, |world| {
+        let line = world.vm(updated.office.gateway).serial.take_line("kontor: gateway ready");
+        Ok(line.filter(|line| line.contains("slot a")))
+    })?;
+    println!("bad release: {} s until the old one runs: {ready}", start.elapsed().as_secs());
+    world.log_in(updated.office.gateway)?;
+    let story = updated.wait_for(world, "update", "Failed     0.2.0: ", TRIAL_LIMIT)?;
+    println!("{story}");
+    ensure!(story.contains("Running    0.1.0") && story.contains(reason), "no {reason:?} in:\n{story}");
+    world.run(updated.office.gateway, "update check")?;
+    updated.wait_for(world, "update", "rule failed before: 0.2.0", TRIAL_LIMIT)?;
+    updated.wait_for(world, "status", "slot a (good)", BOOT_LIMIT)?;
+    updated.office.ensure_lease_is_known(world)
+}
+
+const NEVER: &str = "never got as far as its own trial";
+
+pub(crate) fn kernel_panics(world: &mut World) -> Result<()> {
+    bad(world, Fault::NoInit, NEVER)
+}
+
+pub(crate) fn init_exits(world: &mut World) -> Result<()> {
+    bad(world, Fault::InitExits, NEVER)
+}
+
+/// Its daemon runs and is as ready as ever, but nobody gets an answer.
+pub(crate) fn names_are_not_answered(world: &mut World) -> Result<()> {
+    let script = "while true; do for p in /proc/[0-9]*; do \
+                  if grep -qs '^.usr.sbin.kontor.dnsd' $p/cmdline; then kill -STOP ${p#/proc/}; fi; done; sleep 1; done";
+    bad(world, Fault::Script(script), "names")
+}
+
+/// Process 1 freezes when it has armed the watchdog.
+pub(crate) fn hangs(world: &mut World) -> Result<()> {
+    let script = "g=/sys/fs/cgroup/frozen; until dmesg | grep -q 'hardware watchdog armed'; do sleep 1; done; \
+                  mkdir $g; echo 1 > $g/cgroup.procs; echo 1 > $g/cgroup.freeze; sleep 1000";
+    bad(world, Fault::Script(script), "")
+}
