@@ -13,11 +13,11 @@ use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask publish 0.2.0 --to /srv/kontor --waves \"0h:1%,24h:10%,72h:100%\"
+  cargo xtask publish 0.2.0 --to /srv/kontor --waves 0h:1%,24h:10%,72h:100%
   cargo xtask publish 0.2.0 --to /srv/kontor --start 2026-12-01T08:00:00Z
   cargo xtask publish 0.2.0 --to /srv/kontor --sign-later       where the keys of targets are, but not the server's
   cargo xtask publish --refresh --to /srv/kontor                where the server's keys are, each day, by cron
-  cargo xtask publish --withdraw branch 0.2.0 --reason \"loses leases\" --to /srv/kontor";
+  cargo xtask publish --withdraw branch 0.2.0 --reason leases-lost --to /srv/kontor";
 
 /// Put a release into a repository of static files, withdraw one, or sign the repository anew
 #[derive(Debug, Clone, clap::Args)]
