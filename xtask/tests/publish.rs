@@ -326,3 +326,22 @@ fn keys_are_private_and_outside_the_repository() {
     let error = root::init(&scene.path("few"), &quorums, false).unwrap_err().to_string();
     assert!(error.contains("2 of 1 keys cannot sign"), "{error}");
 }
+
+/// Whoever renames the folder does not make another root of it: the mark is signed.
+#[test]
+fn a_development_root_says_so_itself() {
+    let scene = Scene::new();
+    let workspace = xtask::workspace::Workspace::locate();
+    let trusted = |name: &str| root::trusted(Some(&scene.path(name)), &workspace).unwrap().unwrap();
+    assert!(!trusted("keys").development);
+    root::init(&scene.path("development"), &BTreeMap::new(), true).unwrap();
+    fs::create_dir(scene.path("moved")).unwrap();
+    fs::copy(scene.path("development/root.json"), scene.path("moved/root.json")).unwrap();
+    assert!(trusted("moved").development, "the root alone is enough for an image");
+    assert_eq!(trusted("moved").bytes, fs::read(scene.path("development/root.json")).unwrap());
+    let text = fs::read_to_string(scene.path("moved/root.json")).unwrap();
+    let changed = text.replace("\"x-kontor-development\": true", "\"x-kontor-development\": false");
+    assert_ne!(changed, text);
+    fs::write(scene.path("moved/root.json"), changed).unwrap();
+    assert!(root::trusted(Some(&scene.path("moved")), &workspace).is_err());
+}
