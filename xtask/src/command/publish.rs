@@ -53,6 +53,9 @@ pub struct Args {
     /// Sign the targets alone; `publish --refresh` does the rest where the keys of snapshot and timestamp are
     #[arg(long, conflicts_with = "refresh")]
     pub sign_later: bool,
+    /// After `keys rotate targets`: sign also what the replaced keys have signed, once it was compared
+    #[arg(long, conflicts_with = "refresh")]
+    pub vouch: bool,
     /// Where the keys are; several folders are separated by colons [default: this checkout's development keys]
     #[arg(long, env = "KONTOR_KEYS", value_name = "DIR", value_delimiter = ':')]
     pub keys: Vec<Utf8PathBuf>,
@@ -133,7 +136,13 @@ impl Args {
             eprintln!("the roll-out stands still at {}.{} %", last.permille / 10, last.permille % 10);
         }
         let start_at = self.start.as_deref().map(waves::time).transpose()?;
-        Ok(Rollout { channel: self.channel.clone(), waves, start_at, later: self.sign_later })
+        Ok(Rollout {
+            channel: self.channel.clone(),
+            waves,
+            start_at,
+            later: self.sign_later,
+            vouch: self.vouch,
+        })
     }
 }
 

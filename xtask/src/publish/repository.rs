@@ -40,6 +40,8 @@ pub struct Repository {
     state: Option<State>,
     /// What should be published.
     targets: BTreeMap<String, Vec<u8>>,
+    /// Who has signed what is published can sign no more: the keys may have been stolen.
+    replaced_keys: bool,
     _lock: Flock<File>,
 }
 
@@ -80,8 +82,14 @@ impl Repository {
                 "{root} is a repository of another root than that of the keys"
             );
         }
-        let mut repository =
-            Self { root: root.to_owned(), keys, state: None, targets: BTreeMap::new(), _lock: lock };
+        let mut repository = Self {
+            root: root.to_owned(),
+            keys,
+            state: None,
+            targets: BTreeMap::new(),
+            replaced_keys: false,
+            _lock: lock,
+        };
         if published {
             repository.load()?;
         }
@@ -99,6 +107,7 @@ impl Repository {
         // Whoever has signed the targets elsewhere has left a newer version.
         let next: Option<Signed<Targets>> = self.read_if(&next_name(&targets))?;
         let newest = next.as_ref().unwrap_or(&targets);
+        self.replaced_keys = self.keys.root().verify_role(newest).is_err();
         for (name, target) in &newest.signed.targets {
             let (name, hash) = (name.raw(), super::keys::hex(&target.hashes.sha256));
             let path = self.target_path(name, &hash);
@@ -248,12 +257,22 @@ impl Repository {
         self.write_online(targets, now)
     }
 
-    /// Fails when something to sign with is missing or has expired, before anything is written.
+    /// Fails when something to sign with is missing or has expired, before anything is written; and when new keys would vouch for
+    /// what was signed by keys that have been replaced, which nobody has said they should.
     ///
     /// # Errors
     /// With what is missing.
-    pub fn ensure_can_sign(&self, now: u64, later: bool) -> Result<()> {
+    pub fn ensure_can_sign(&self, now: u64, later: bool, vouch: bool) -> Result<()> {
         self.ensure_root_is_valid(now)?;
+        if self.replaced_keys && !vouch {
+            let named =
+                |(name, bytes): (&String, &Vec<u8>)| format!("\n  {}  {name}", objects::sha256(bytes));
+            let all: String = self.targets.iter().map(named).collect();
+            bail!(
+                "what is published was signed by keys that have been replaced; if they were stolen, some of it may be a thief's. \
+                 Compare it with your own copies, then --vouch signs all of it:{all}"
+            );
+        }
         self.keys.need(RoleType::Targets)?;
         if later { Ok(()) } else { self.need_online() }
     }
