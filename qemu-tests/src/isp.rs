@@ -8,6 +8,7 @@ mod dhcp;
 mod names;
 mod tcp;
 mod time;
+mod web;
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -17,9 +18,10 @@ use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 
 pub use dhcp::{DhcpServer, Pool};
 pub use names::{NameServer, Transport};
+pub use tcp::EchoServer;
 pub(crate) use tcp::read_all;
-pub use tcp::{EchoServer, WebRequest, WebServer};
 pub use time::TimeServer;
+pub use web::{WebRequest, WebServer};
 
 use crate::stack::{Plug, Stack};
 use crate::wire::Wire;

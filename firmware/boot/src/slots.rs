@@ -8,6 +8,9 @@ use std::fmt;
 
 /// Tries a slot gets when it is freshly written or has proved itself.
 pub const MAX_TRIES: u8 = 3;
+/// Tries of a release that has just been written: one, and another for a power cut. One that cannot boot is given up while an
+/// office still takes it for an outage of its provider.
+pub const TRIES_ON_TRIAL: u8 = 2;
 /// Length of the encoded state: one sector, the unit that a disk writes whole or not at all.
 pub const SECTOR: usize = 512;
 
@@ -119,6 +122,10 @@ impl BootState {
     /// The running slot is left in order, by somebody's wish, before it had the time to prove itself: the boot did
     /// not fail, so its try comes back.
     pub fn give_back(&mut self, slot: Slot) {
+        // It has been given up meanwhile: it must not come back when the other one is out of tries.
+        if self.is_invalid(slot) {
+            return;
+        }
         let tries = &mut self.tries[slot.index()];
         *tries = tries.saturating_add(1).min(MAX_TRIES);
     }
@@ -139,9 +146,15 @@ impl BootState {
         self.last_good = slot.other();
     }
 
+    /// Whether the slot cannot be chosen, and is not the one to be chosen.
+    #[must_use]
+    pub fn is_invalid(&self, slot: Slot) -> bool {
+        self.active != slot && self.tries[slot.index()] == 0 && !self.good[slot.index()]
+    }
+
     /// After a slot was written and verified: it is tried first at the next boot.
     pub fn activate(&mut self, slot: Slot) {
-        self.tries[slot.index()] = MAX_TRIES;
+        self.tries[slot.index()] = TRIES_ON_TRIAL;
         self.good[slot.index()] = false;
         self.active = slot;
     }
@@ -291,10 +304,10 @@ mod tests {
         let mut state = BootState::fresh();
         state.mark_good(Slot::B);
         state.activate(Slot::A);
-        let boots: Vec<Boot> = (0..7).map(|_| state.take_try([true, true])).collect();
-        let expected = [[Boot::Try(Slot::A); 3], [Boot::Try(Slot::B); 3]].concat();
-        assert_eq!(boots[..6], expected);
-        assert_eq!(boots[6], Boot::LastGood(Slot::B));
+        let boots: Vec<Boot> = (0..6).map(|_| state.take_try([true, true])).collect();
+        let expected = [vec![Boot::Try(Slot::A); 2], vec![Boot::Try(Slot::B); 3]].concat();
+        assert_eq!(boots[..5], expected);
+        assert_eq!(boots[5], Boot::LastGood(Slot::B));
         assert_eq!(state.tries, [0, 0]);
     }
 
@@ -305,6 +318,9 @@ mod tests {
         state.invalidate(Slot::A);
         assert_eq!(state.take_try([true, true]), Boot::Try(Slot::B));
         assert_eq!((state.active, state.last_good), (Slot::B, Slot::B));
+        state.give_back(Slot::A);
+        assert_eq!(state.take_try([true, true]), Boot::Try(Slot::B));
+        assert_eq!(state.tries, [0, 1], "leaving it in order does not bring it back");
     }
 
     #[test]

@@ -17,8 +17,10 @@ mod name;
 mod parse;
 mod raw;
 mod report;
+mod window;
 
 pub use board::Board;
 pub use parse::MAX_SITE_SIZE;
 pub use report::{Diagnostic, Report};
 pub use site::Site;
+pub use window::{Window, WindowError};

@@ -1,6 +1,7 @@
 //! The validated site: one office, as every daemon sees it.
 
 mod samba;
+mod update;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,6 +9,7 @@ use ipnet::Ipv4Net;
 
 pub(crate) use samba::FIRST_SITE;
 pub use samba::{Branch, Samba, SambaRole, Share};
+pub use update::{Update, UpdatePolicy};
 
 /// A validated site file, schema 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Site {
     pub console: Console,
     /// Active Directory and file shares, if the box has a part in them.
     pub samba: Option<Samba>,
+    /// Where releases come from; without it only an operator brings them.
+    pub update: Option<Update>,
 }
 
 /// Names of the office.

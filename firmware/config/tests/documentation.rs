@@ -47,6 +47,11 @@ fn reference_names_every_key() {
         "audit",
         "encrypt",
         "networks",
+        "url",
+        "channel",
+        "policy",
+        "window",
+        "rate-limit-kbit-s",
     ];
     for key in keys {
         assert!(page.contains(&format!("{key} = ")), "{key} is missing in the example");

@@ -1,7 +1,7 @@
 //! Site files: the default and the examples are right; one wrong file per rule, with its exact report.
 
-use kontor_config::site::{Address, Zone};
-use kontor_config::{Board, Site};
+use kontor_config::site::{Address, UpdatePolicy, Zone};
+use kontor_config::{Board, Site, Window};
 
 fn board() -> Board {
     let text = "schema = 1\nname = \"test\"\n[[port]]\nname = \"port1\"\n[[port]]\nname = \"port2\"\n\
@@ -57,6 +57,13 @@ servers = ["ntp.example.net", "192.0.2.1"]
 
 [console]
 root-shell = false
+
+[update]
+url = "https://updates.example.net/kontor/"
+channel = "testing"
+policy = "download"
+window = "mon,sat 22:30-02:00"
+rate-limit-kbit-s = 2000
 "#;
 
 /// The right site with `old` replaced by `new`, its report kept as a snapshot named after the rule.
@@ -80,6 +87,28 @@ fn right_site_is_read() {
     assert_eq!(dhcp.reservations[0].mac, [0x52, 0x54, 0, 0x12, 0x34, 0x56]);
     assert_eq!(dhcp.pools.len(), 2);
     assert_eq!(site.time.servers, ["ntp.example.net", "192.0.2.1"]);
+    let update = site.update.as_ref().unwrap();
+    assert_eq!(update.url, "https://updates.example.net/kontor");
+    assert_eq!((update.channel.as_str(), update.policy), ("testing", UpdatePolicy::Download));
+    assert_eq!(
+        (update.window.to_string().as_str(), update.rate_limit_kbit_s),
+        ("mon,sat 22:30-02:00", Some(2000))
+    );
+}
+
+#[test]
+fn updates() {
+    refuse("update-url", "https://updates.example.net/kontor/", "updates.example.net");
+    refuse("update-url-path", "https://updates.example.net/kontor/", "http://updates.example.net/../kontor");
+    refuse("update-channel", "\"testing\"", "\"Testing\"");
+    refuse("update-policy", "\"download\"", "\"always\"");
+    refuse("update-window", "22:30-02:00", "22:30");
+    refuse("update-rate-limit", "2000", "8");
+    let text = RIGHT.split("channel = ").next().unwrap();
+    let site = Site::parse("site.toml", text, &board()).unwrap_or_else(|report| panic!("{report}"));
+    let update = site.update.unwrap();
+    assert_eq!((update.channel.as_str(), update.policy), ("stable", UpdatePolicy::Automatic));
+    assert_eq!(update.window, Window::default());
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod netd;
 mod site;
 mod storage;
 mod timed;
+mod updated;
 
 const USAGE: &str = "usage: kontor <applet> [arguments]
 
@@ -29,6 +30,7 @@ applets:
   timed      clock: renders chrony's configuration and runs it
   storage    finds, grows and mounts the partitions (one-shot)
   site       validates and applies site files
+  updated    releases: fetches, checks and installs them, and judges a new one
   component  runs a component in name spaces of its own, and programs in it
   console    status console
   ctl        operator's commands (`kontor ctl --help`)";
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         "storage" => storage::run(&args),
         "site" => site::run(&args),
         "component" => component::run(&args),
+        "updated" => updated::run(&args),
         "console" => console::run(&args),
         "ctl" => ctl::run(&args),
         _ => {

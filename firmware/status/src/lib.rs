@@ -9,6 +9,7 @@ mod lease;
 mod name;
 mod net;
 mod service;
+mod update;
 
 pub use lease::{DhcpStatus, LeaseState, LeaseStatus};
 pub use name::DnsStatus;
@@ -16,3 +17,4 @@ pub use net::{LinkStatus, NetStatus, WanLease, WanState};
 pub use service::{
     InitStatus, ServiceState, ServiceStatus, SiteOrigin, SiteStatus, SlotStatus, StorageStatus,
 };
+pub use update::UpdateStatus;

@@ -24,6 +24,10 @@ pub const NET_STATUS: &str = "/run/kontor/netd/status.json";
 pub const DHCP_STATUS: &str = "/run/kontor/dhcpd/status.json";
 /// [`crate::DnsStatus`]; written by dnsd.
 pub const DNS_STATUS: &str = "/run/kontor/dnsd/status.json";
+/// [`crate::UpdateStatus`]; written by updated.
+pub const UPDATE_STATUS: &str = "/run/kontor/updated/status.json";
+/// What an operator asks updated for; written by `kontor ctl update`, taken away by updated.
+pub const UPDATE_REQUEST: &str = "/run/kontor/updated/request.json";
 /// Unix stream socket of dnsd on which dhcpd announces names (JSON lines, see kontor's `dnsd::names`).
 pub const DNS_NAMES_SOCKET: &str = "/run/kontor/dnsd/names.sock";
 /// Control socket of PID 1 (root only).
@@ -138,6 +142,18 @@ impl Paths {
     #[must_use]
     pub fn dns_status(&self) -> PathBuf {
         Self::under(&self.run, RUN, DNS_STATUS)
+    }
+
+    /// See [`UPDATE_STATUS`].
+    #[must_use]
+    pub fn update_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, UPDATE_STATUS)
+    }
+
+    /// See [`UPDATE_REQUEST`].
+    #[must_use]
+    pub fn update_request(&self) -> PathBuf {
+        Self::under(&self.run, RUN, UPDATE_REQUEST)
     }
 
     /// See [`DNS_NAMES_SOCKET`].

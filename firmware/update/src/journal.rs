@@ -1,8 +1,13 @@
 //! What a box remembers of updates: the one under way, what has failed, and how it ended.
 //!
 //! One file, replaced as a whole. Together with the boot state it says at each boot what happened: [`Journal::after_boot`]
-//! is the model of every power cut between two writes. A lost or damaged journal is an empty one: then a release that is
-//! booted is simply the one that runs.
+//! knows every power cut between two writes. The order of writes is
+//!
+//! - to begin: the slot is invalidated and written, the journal begins the trial, the boot state activates the slot;
+//! - to succeed: the boot state calls the slot good, the journal ends the trial;
+//! - to fail: the journal notes the verdict, the boot state invalidates the slot, the journal ends the trial after the restart.
+//!
+//! A lost or damaged journal is an empty one: then a release that is booted is simply the one that runs.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +47,12 @@ pub struct OnTrial {
     pub slot: String,
     /// What worked before.
     pub before: Health,
-    /// How often it has been booted, as far as it came to counting.
+    /// Whether it came up far enough to be judged.
     #[serde(default)]
-    pub boots: u32,
+    pub judged: bool,
+    /// Why it is given up, once that is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
 }
 
 /// A release that did not work.
@@ -76,10 +84,25 @@ pub enum Boot {
     Ordinary,
     /// This boot is the trial of the release.
     Trial,
-    /// The release on trial was given up by the boot loader: the other slot runs.
-    FellBack,
     /// It had proved itself already; only writing that down was cut short.
     Proven,
+    /// It is given up, and still the one that runs: invalidating it was cut short.
+    Condemned,
+    /// It was given up, by its own verdict or by the boot loader: the other slot runs.
+    FellBack,
+    /// It was never booted: the power went between the journal and the boot state. It is written anew some time.
+    Interrupted,
+}
+
+/// What the boot state says of the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots<'a> {
+    /// The one that runs, `a` or `b`.
+    pub booted: &'a str,
+    /// The one that boots first.
+    pub active: &'a str,
+    /// Whether the one that runs has proved itself.
+    pub good: bool,
 }
 
 impl Journal {
@@ -98,14 +121,36 @@ impl Journal {
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 
-    /// What this boot is; `slot` is the one that runs and `good` what the boot state says of it.
+    /// What this boot is.
     #[must_use]
-    pub fn after_boot(&self, slot: &str, good: bool) -> Boot {
-        match &self.trial {
-            None => Boot::Ordinary,
-            Some(trial) if trial.slot != slot => Boot::FellBack,
-            Some(_) if good => Boot::Proven,
-            Some(_) => Boot::Trial,
+    pub fn after_boot(&self, slots: Slots<'_>) -> Boot {
+        let Some(trial) = &self.trial else { return Boot::Ordinary };
+        let (runs, condemned) = (trial.slot == slots.booted, trial.verdict.is_some());
+        match (runs, condemned) {
+            (true, true) => Boot::Condemned,
+            (true, false) if slots.good => Boot::Proven,
+            (true, false) => Boot::Trial,
+            (false, true) => Boot::FellBack,
+            // Only activating it makes it the active one, and the boot loader leaves that as it is.
+            (false, false) if trial.slot == slots.active => Boot::FellBack,
+            (false, false) => Boot::Interrupted,
+        }
+    }
+
+    /// The release on trial is given up, before anything is done about it.
+    pub fn condemn(&mut self, reason: &str) {
+        if let Some(trial) = &mut self.trial {
+            trial.verdict = Some(reason.chars().take(MAX_REASON).collect());
+        }
+    }
+
+    /// It was never booted.
+    pub fn interrupted(&mut self, at: u64) {
+        if let Some(trial) = self.trial.take() {
+            self.tell(
+                at,
+                format!("the power went while {} was being written; it will be written again", trial.version),
+            );
         }
     }
 
@@ -134,10 +179,11 @@ impl Journal {
         }
     }
 
-    /// The release on trial does not work.
-    pub fn fail(&mut self, at: u64, reason: &str) {
+    /// The release on trial does not work: the verdict is the reason, or, where the boot loader gave it up, `otherwise`.
+    pub fn fail(&mut self, at: u64, otherwise: &str) {
         let Some(trial) = self.trial.take() else { return };
-        let reason: String = reason.chars().take(MAX_REASON).collect();
+        let reason: String =
+            trial.verdict.unwrap_or_else(|| otherwise.to_owned()).chars().take(MAX_REASON).collect();
         self.tell(at, format!("{} does not work, back to {}: {reason}", trial.version, trial.from));
         self.failed.retain(|failed| failed.version != trial.version);
         self.failed.push(Failed { version: trial.version, reason, at });
@@ -162,18 +208,33 @@ mod tests {
             from: "0.1.0".parse().unwrap(),
             slot: "b".into(),
             before: Health::default(),
-            boots: 0,
+            judged: false,
+            verdict: None,
         }
     }
 
     #[test]
-    fn boots_are_told_apart() {
+    fn every_cut_between_two_writes_is_told_apart() {
         let mut journal = Journal::default();
-        assert_eq!(journal.after_boot("a", true), Boot::Ordinary);
+        let check = |journal: &Journal, booted, active, good, expect| {
+            assert_eq!(journal.after_boot(Slots { booted, active, good }), expect);
+        };
+        check(&journal, "a", "a", true, Boot::Ordinary);
         journal.begin(1, trial());
-        assert_eq!(journal.after_boot("b", false), Boot::Trial);
-        assert_eq!(journal.after_boot("b", true), Boot::Proven);
-        assert_eq!(journal.after_boot("a", true), Boot::FellBack);
+        check(&journal, "a", "a", true, Boot::Interrupted);
+        check(&journal, "b", "b", false, Boot::Trial);
+        check(&journal, "b", "b", true, Boot::Proven);
+        check(&journal, "a", "b", true, Boot::FellBack);
+        journal.condemn("names are not answered");
+        check(&journal, "b", "b", false, Boot::Condemned);
+        check(&journal, "b", "a", false, Boot::Condemned);
+        check(&journal, "a", "a", true, Boot::FellBack);
+        let mut other = journal.clone();
+        other.fail(2, "it did not start");
+        check(&other, "a", "a", true, Boot::Ordinary);
+        assert_eq!(other.failed[0].reason, "names are not answered");
+        journal.interrupted(2);
+        assert_eq!((journal.trial, journal.failed.len()), (None, 0));
     }
 
     #[test]

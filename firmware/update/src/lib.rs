@@ -9,8 +9,8 @@ pub mod digest;
 pub mod health;
 pub mod journal;
 pub mod release;
+pub mod schedule;
 pub mod version;
-pub mod window;
 
 pub use channel::Channel;
 pub use decision::{Choice, Facts, Refusal, Wish, accept, choose};
@@ -18,5 +18,5 @@ pub use digest::Sha256Hex;
 pub use health::{Health, Verdict, judge};
 pub use journal::Journal;
 pub use release::Release;
+pub use schedule::Schedule;
 pub use version::Version;
-pub use window::Window;

@@ -1,6 +1,5 @@
 //! Servers on TCP: the listening machinery, a web server and an echo server.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use anyhow::{Result, anyhow};
@@ -30,8 +29,9 @@ pub(super) struct Listeners {
 struct Listener {
     handle: SocketHandle,
     received: Vec<u8>,
-    /// What the socket's buffer had no room for yet.
+    /// What is to be sent, and how much of it the socket's buffer had room for.
     unsent: Vec<u8>,
+    sent: usize,
     /// Whether the connection ends when everything is sent.
     closing: bool,
 }
@@ -43,7 +43,13 @@ impl Listeners {
         for _ in 0..count {
             let handle = stack.sockets.add(tcp_socket());
             listen(stack.sockets.get_mut(handle), endpoint)?;
-            sockets.push(Listener { handle, received: Vec::new(), unsent: Vec::new(), closing: false });
+            sockets.push(Listener {
+                handle,
+                received: Vec::new(),
+                unsent: Vec::new(),
+                sent: 0,
+                closing: false,
+            });
         }
         Ok(Self { endpoint, sockets })
     }
@@ -79,6 +85,7 @@ impl Listener {
     fn reset(&mut self) {
         self.received.clear();
         self.unsent.clear();
+        self.sent = 0;
         self.closing = false;
     }
 
@@ -86,9 +93,13 @@ impl Listener {
     fn send(&mut self, socket: &mut tcp::Socket<'_>) -> Result<bool> {
         let mut busy = false;
         if !self.unsent.is_empty() && socket.can_send() {
-            let sent = socket.send_slice(&self.unsent).map_err(|e| anyhow!("send: {e}"))?;
-            self.unsent.drain(..sent);
+            let sent = socket.send_slice(&self.unsent[self.sent..]).map_err(|e| anyhow!("send: {e}"))?;
+            self.sent += sent;
             busy |= sent > 0;
+            if self.sent == self.unsent.len() {
+                self.unsent.clear();
+                self.sent = 0;
+            }
         }
         let peer_is_done = socket.state() == tcp::State::CloseWait;
         if self.unsent.is_empty() && socket.may_send() && (self.closing || peer_is_done) {
@@ -116,55 +127,6 @@ pub(crate) fn read_all(socket: &mut tcp::Socket<'_>, into: &mut Vec<u8>) -> bool
         }
     }
     into.len() > before
-}
-
-/// One page fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebRequest {
-    /// Who asked, as the server saw it.
-    pub peer: IpEndpoint,
-    /// Path asked for.
-    pub path: String,
-}
-
-/// Serves pages over HTTP/1.0 on port 80.
-#[derive(Debug)]
-pub struct WebServer {
-    /// Pages by path.
-    pub pages: HashMap<String, Vec<u8>>,
-    /// Every request it got, in order.
-    pub requests: Vec<WebRequest>,
-    listeners: Listeners,
-}
-
-impl WebServer {
-    pub(super) fn new(address: Ipv4Addr, stack: &mut Stack) -> Result<Self> {
-        let listeners = Listeners::new(address, 80, 4, stack)?;
-        let pages = HashMap::from([("/".to_owned(), b"hello from the Internet\n".to_vec())]);
-        Ok(Self { pages, requests: Vec::new(), listeners })
-    }
-
-    pub(super) fn serve(&mut self, stack: &mut Stack) -> Result<bool> {
-        let Self { pages, requests, listeners } = self;
-        listeners.serve(stack, |peer, received| {
-            let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
-            let head = String::from_utf8_lossy(&received[..end]).into_owned();
-            received.drain(..end + 4);
-            let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
-            let bytes = response(pages.get(&path).map(Vec::as_slice));
-            requests.push(WebRequest { peer, path });
-            Some(Reply { bytes, close: true })
-        })
-    }
-}
-
-fn response(page: Option<&[u8]>) -> Vec<u8> {
-    let (status, body) = match page {
-        Some(body) => ("200 OK", body),
-        None => ("404 Not Found", &b"no such page\n"[..]),
-    };
-    let head = format!("HTTP/1.0 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
 }
 
 /// Sends back what it gets, on port 7 (RFC 862).

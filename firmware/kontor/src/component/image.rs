@@ -11,11 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use kontor_component::Seal;
 use kontor_sys::verity;
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
-
-use crate::storage::SYSTEM;
 
 /// Below the run directory, in the component's own name space for mounts.
 const MOUNT_POINT: &str = "root";
@@ -55,8 +52,8 @@ impl Root {
 }
 
 impl Image {
-    /// Seals the image if nobody has yet, in the box's own name space for mounts: it makes `system` writable for that
-    /// moment. The builder cannot seal it, and a box that never runs the component need not.
+    /// Seals the image if nobody has yet, in the box's own name space for mounts. The builder cannot seal it, and a box that never
+    /// runs the component need not.
     ///
     /// # Errors
     /// When there is no such image, or the kernel refuses.
@@ -66,14 +63,7 @@ impl Image {
             return Ok(());
         }
         println!("sealing the image, once");
-        // One at a time: who is done makes `system` read-only again.
-        let system = File::open(SYSTEM).context(SYSTEM)?;
-        let _lock =
-            Flock::lock(system, FlockArg::LockExclusive).map_err(|(_, error)| error).context(SYSTEM)?;
-        remount_system(MsFlags::empty())?;
-        let sealed = verity::seal(&file);
-        remount_system(MsFlags::MS_RDONLY)?;
-        match sealed {
+        match verity::seal(&file) {
             // Somebody else was faster.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             result => result.with_context(|| format!("cannot seal {}", self.path.display())),
@@ -126,10 +116,4 @@ fn read_through(mut file: File) -> anyhow::Result<()> {
             Err(error) => return Err(error).with_context(|| format!("at {} KiB", at >> 10)),
         }
     }
-}
-
-fn remount_system(flags: MsFlags) -> anyhow::Result<()> {
-    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-    mount(None::<&str>, SYSTEM, None::<&str>, flags, None::<&str>)
-        .with_context(|| format!("cannot remount {SYSTEM}"))
 }

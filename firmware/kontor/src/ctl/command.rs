@@ -1,5 +1,7 @@
 //! The operator's commands as words.
 
+use crate::updated::Request;
+
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -17,6 +19,10 @@ pub(crate) enum Command {
     Site(Vec<String>),
     /// A tool of a component, and its arguments.
     Component { name: &'static str, words: Vec<String> },
+    /// Releases: how it goes.
+    Update { json: bool },
+    /// Releases: something is asked for.
+    AskUpdate(Request),
     /// Restarts one service.
     Restart { service: String },
     /// Restarts the box.
@@ -48,6 +54,10 @@ usage: kontor ctl COMMAND
   site show            the site file in force
   site check FILE      check a site file and change nothing
   site history         earlier site files
+  update [--json]      the release that runs, and what happened to others
+  update check         look for a release now
+  update install       look, fetch, install and restart now
+  update from FOLDER   the same from a stick with a repository
   samba TOOL …         a tool of Samba's: users, groups, the domain
   restart NAME         restart one service
   reboot               restart the box
@@ -93,6 +103,17 @@ const TOPICS: &[(&str, &str)] = &[
          show     prints the site file in force.\n\
          check    checks FILE and changes nothing.\n\
          history  lists earlier site files.\n\nexample: kontor ctl site load /tmp/site.toml\n",
+    ),
+    (
+        "update",
+        "usage: update [--json] | check | install [--major N] | from FOLDER [--major N]\n\n\
+         Without a word, shows the release that runs, what is on its way, and what happened.\n\
+         check    looks for a release now.\n\
+         install  looks, fetches, installs and restarts now, whatever the maintenance window and the wave; a release\n         \
+         that has failed on this box is tried again.\n\
+         from     the same from a folder with a repository, as on a stick.\n\
+         --major  also goes to this major version, which is never installed unasked.\n\n\
+         example: kontor ctl update install\n",
     ),
     (
         SAMBA,
@@ -143,6 +164,14 @@ pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
         ("site", ["load" | "show" | "check" | "history", ..]) => {
             Ok(Command::Site(rest.iter().map(|word| (*word).to_owned()).collect()))
         }
+        ("update", [] | ["--json"]) => Ok(Command::Update { json: json(name, rest)? }),
+        ("update", ["check"]) => Ok(Command::AskUpdate(Request::Look)),
+        ("update", ["install", options @ ..]) => {
+            Ok(Command::AskUpdate(Request::Install { major: major(options)? }))
+        }
+        ("update", ["from", folder, options @ ..]) => {
+            Ok(Command::AskUpdate(Request::From { folder: folder.into(), major: major(options)? }))
+        }
         ("restart", [service]) => Ok(Command::Restart { service: service_name(service)? }),
         ("reboot", []) => Ok(Command::Reboot),
         ("power-off" | "poweroff", []) => Ok(Command::PowerOff),
@@ -165,6 +194,19 @@ fn json(name: &str, rest: &[&str]) -> Result<bool, String> {
         [] => Ok(false),
         ["--json"] => Ok(true),
         [other, ..] => Err(format!("`{name}` does not know `{other}`; usage: {name} [--json]")),
+    }
+}
+
+fn major(options: &[&str]) -> Result<Option<u32>, String> {
+    match options {
+        [] => Ok(None),
+        ["--major", number] => {
+            let parsed = number.parse().map_err(|_| format!("--major takes a number, not `{number}`"))?;
+            Ok(Some(parsed))
+        }
+        [other, ..] => {
+            Err(format!("`update` does not know `{other}` there; --major N goes to another major version"))
+        }
     }
 }
 
@@ -224,6 +266,15 @@ mod tests {
         let words = vec!["user".into(), "add".into(), "anna".into(), "--help".into()];
         check("samba user add anna --help", Ok(Command::Component { name: SAMBA, words }));
         check("samba", Err("usage: samba [samba-tool"));
+        check("update", Ok(Command::Update { json: false }));
+        check("update check", Ok(Command::AskUpdate(Request::Look)));
+        check("update install --major 2", Ok(Command::AskUpdate(Request::Install { major: Some(2) })));
+        check(
+            "update from /mnt",
+            Ok(Command::AskUpdate(Request::From { folder: "/mnt".into(), major: None })),
+        );
+        check("update install --now", Err("does not know `--now`"));
+        check("update explode", Err("usage: update [--json]"));
         check("", Ok(Command::Help(HELP)));
     }
 

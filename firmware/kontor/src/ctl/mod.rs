@@ -8,6 +8,7 @@ pub(crate) mod control;
 pub(crate) mod show;
 pub(crate) mod snapshot;
 pub(crate) mod table;
+mod update;
 
 use std::io::Write;
 
@@ -41,6 +42,11 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Logs { service, lines } => logs(&paths, service.as_deref(), lines),
         Command::Site(words) => site(&paths, words, &places),
         Command::Component { name, words } => crate::component::tool(name, &words),
+        Command::Update { json } => present(&Snapshot::take(&paths), json, update::show, |all| &all.update),
+        Command::AskUpdate(request) => {
+            request.leave(&paths)?;
+            print("asked for; `update` shows how it goes\n")
+        }
         Command::Reload => tell(&paths, "reload", "the site file is being validated and applied"),
         Command::Restart { service } => tell(&paths, &format!("restart {service}"), "restarting"),
         Command::Reboot => tell(&paths, "reboot", "the box restarts"),
@@ -125,12 +131,11 @@ fn refusal(answer: String) -> anyhow::Result<String> {
     }
 }
 
+/// As the base says: the program itself knows no version, so that two releases of one source share its bytes.
 fn version() -> String {
-    let pretty = std::fs::read_to_string(OS_RELEASE).ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
-        Some(format!(" ({})", line.trim_matches('"')))
-    });
-    format!("kontor {}{}\n", env!("CARGO_PKG_VERSION"), pretty.unwrap_or_default())
+    let text = std::fs::read_to_string(OS_RELEASE).unwrap_or_default();
+    let pretty = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    format!("{}\n", pretty.map_or("Kontor (version unknown)", |pretty| pretty.trim_matches('"')))
 }
 
 /// Writes to standard output; a reader that has gone away (`| head`) is no error.

@@ -45,7 +45,7 @@ fn line(label: &str, value: &str) -> String {
 fn headline(snapshot: &Snapshot, with_uptime: bool) -> String {
     let (version, board) = match &snapshot.init {
         Some(init) => (init.version.as_str(), init.board.as_str()),
-        None => (env!("CARGO_PKG_VERSION"), "unknown board"),
+        None => ("(version unknown)", "unknown board"),
     };
     let uptime = snapshot.init.as_ref().filter(|_| with_uptime);
     let uptime = uptime.map(|init| format!(", up {}", duration(init.uptime_s))).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kontor_status::paths::Paths;
-use kontor_status::{DhcpStatus, DnsStatus, InitStatus, NetStatus, SiteStatus, StorageStatus};
+use kontor_status::{DhcpStatus, DnsStatus, InitStatus, NetStatus, SiteStatus, StorageStatus, UpdateStatus};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ pub(crate) struct Snapshot {
     pub(crate) dhcp: Option<DhcpStatus>,
     pub(crate) dns: Option<DnsStatus>,
     pub(crate) storage: Option<StorageStatus>,
+    pub(crate) update: Option<UpdateStatus>,
     /// Slot on the kernel's command line: known before the disk is.
     pub(crate) slot: Option<String>,
 }
@@ -33,6 +34,7 @@ impl Snapshot {
             dhcp: read(&paths.dhcp_status()),
             dns: read(&paths.dns_status()),
             storage: read(&paths.storage_status()),
+            update: read(&paths.update_status()),
             slot: slot(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default()),
         }
     }

@@ -25,7 +25,7 @@ use super::control::Control;
 use super::groups::Groups;
 use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, COMPONENTS, LEAVE, MARK_GOOD, SITE, STORAGE, Service};
+use super::services::{CLOCK, COMPONENTS, LEAVE, MARK_GOOD, SITE, STORAGE, Service, TRIAL};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
 
@@ -58,6 +58,15 @@ pub(super) struct Runner {
     next_save: Option<Duration>,
     /// Storage finished while `site` was still running: it runs once more.
     site_again: bool,
+}
+
+/// What becomes of the try that this boot has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// It comes back if the slot had no time to prove itself.
+    InOrder,
+    /// It is spent.
+    Spent,
 }
 
 /// Time since the kernel started.
@@ -130,7 +139,7 @@ impl Runner {
         self.obey(now);
         self.take_commands(now);
         if self.hardware.power_pressed() {
-            self.begin_shutdown(now, Action::PowerOff, "power button");
+            self.begin_shutdown(now, Action::PowerOff, "power button", Leave::InOrder);
         }
     }
 
@@ -183,11 +192,11 @@ impl Runner {
     fn take_signals(&mut self, now: Duration) {
         while let Some(signal) = self.signals.next() {
             match signal {
-                Signal::SIGINT => self.begin_shutdown(now, Action::Reboot, "Ctrl-Alt-Del"),
+                Signal::SIGINT => self.begin_shutdown(now, Action::Reboot, "Ctrl-Alt-Del", Leave::InOrder),
                 // What busybox's `reboot`, `halt` and `poweroff` send to PID 1.
-                Signal::SIGTERM => self.begin_shutdown(now, Action::Reboot, signal.as_str()),
+                Signal::SIGTERM => self.begin_shutdown(now, Action::Reboot, signal.as_str(), Leave::InOrder),
                 Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGPWR => {
-                    self.begin_shutdown(now, Action::PowerOff, signal.as_str())
+                    self.begin_shutdown(now, Action::PowerOff, signal.as_str(), Leave::InOrder)
                 }
                 Signal::SIGHUP => self.supervisor.reload(),
                 _ => {}
@@ -299,9 +308,14 @@ impl Runner {
                     self.run_again(now, SITE);
                 }
                 self.run_again(now, COMPONENTS);
+                self.run_again(now, TRIAL);
                 self.mark_good(now);
             }
             COMPONENTS => self.start_components(now),
+            // The try that this boot has taken is not given back: the boot loader finds the way to the other slot.
+            TRIAL if !success => {
+                self.begin_shutdown(now, Action::Reboot, "the trial of a release failed", Leave::Spent)
+            }
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),
             SITE => self.supervisor.reload(),
             LEAVE if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
@@ -332,11 +346,15 @@ impl Runner {
         }
     }
 
-    fn begin_shutdown(&mut self, now: Duration, action: Action, why: &str) {
-        if self.shutdown.is_none() {
-            kmsg::error(&format!("{why}: going down ({action:?})"));
-            self.shutdown = Some(Shutdown::new(now, action));
-            self.run_again(now, LEAVE);
+    fn begin_shutdown(&mut self, now: Duration, action: Action, why: &str, leave: Leave) {
+        if self.shutdown.is_some() {
+            return;
+        }
+        kmsg::error(&format!("{why}: going down ({action:?})"));
+        self.shutdown = Some(Shutdown::new(now, action));
+        match leave {
+            Leave::InOrder => self.run_again(now, LEAVE),
+            Leave::Spent => self.stop_services(now),
         }
     }
 
@@ -377,8 +395,8 @@ impl Runner {
                 let id = self.find(&name)?;
                 self.supervisor.restart(now, id);
             }
-            Command::Reboot => self.begin_shutdown(now, Action::Reboot, "operator"),
-            Command::PowerOff => self.begin_shutdown(now, Action::PowerOff, "operator"),
+            Command::Reboot => self.begin_shutdown(now, Action::Reboot, "operator", Leave::InOrder),
+            Command::PowerOff => self.begin_shutdown(now, Action::PowerOff, "operator", Leave::InOrder),
         }
         Ok("{\"ok\":true}\n".to_owned())
     }

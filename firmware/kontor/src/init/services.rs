@@ -16,6 +16,8 @@ pub(super) const SITE: &str = "site";
 pub(super) const COMPONENTS: &str = "components";
 /// The one-shot that marks the running slot good.
 pub(super) const MARK_GOOD: &str = "mark-good";
+/// The one-shot that judges a release that has just been written.
+pub(super) const TRIAL: &str = "trial";
 /// The one-shot that keeps the last known time.
 pub(super) const CLOCK: &str = "clock";
 /// The one-shot before an orderly end: it keeps the time and gives the slot its try back.
@@ -96,7 +98,9 @@ fn base_services(consoles: &[String], memory_mib: u32) -> Vec<Service> {
         daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
         disk_watch(),
         components(),
+        updated(),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
+        trial(),
         on_demand(CLOCK, &["storage", "save-clock"]),
         on_demand(LEAVE, &["storage", "leave"]),
     ];
@@ -184,6 +188,22 @@ fn components() -> Service {
     service
 }
 
+/// Root, for it writes slots; its children that speak with servers are not. Its own memory is small; a child that decompresses needs
+/// 8 MiB of window.
+fn updated() -> Service {
+    let mut service = root("updated", &[SITE, "netd"], NOTIFY, 128);
+    service.spec.watchdog = Some(WATCHDOG);
+    service.spec.reloads = true;
+    service
+}
+
+/// Waits for everything that worked before, for components also a quarter of an hour.
+fn trial() -> Service {
+    let mut service = on_demand(TRIAL, &["updated", "trial"]);
+    service.spec.start_deadline = Duration::from_secs(kontor_update::health::COMPONENT_S + 120);
+    service
+}
+
 /// Takes over when storage has found its disk, or has given up.
 fn disk_watch() -> Service {
     let mut service = root("disk", &[STORAGE], NOTIFY, 64);
@@ -264,7 +284,7 @@ mod tests {
         let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()], &[samba()], 512);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, COMPONENTS, MARK_GOOD, CLOCK, LEAVE, "console-tty0", "samba"] {
+        for name in [STORAGE, SITE, COMPONENTS, MARK_GOOD, TRIAL, CLOCK, LEAVE, "console-tty0", "samba"] {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);

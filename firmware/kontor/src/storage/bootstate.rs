@@ -15,17 +15,17 @@ use nix::fcntl::OFlag;
 
 /// The open partition.
 #[derive(Debug)]
-pub(super) struct BootStateFile(File);
+pub(crate) struct BootStateFile(File);
 
 impl BootStateFile {
-    pub(super) fn open(node: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(node: &Path) -> anyhow::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(OFlag::O_SYNC.bits());
         options.open(node).map(Self).with_context(|| node.display().to_string())
     }
 
     /// The state, or why the sector has none.
-    pub(super) fn read(&self) -> io::Result<Result<BootState, StateError>> {
+    pub(crate) fn read(&self) -> io::Result<Result<BootState, StateError>> {
         let mut sector = [0; SECTOR];
         self.0.read_exact_at(&mut sector, 0)?;
         Ok(BootState::decode(&sector))
@@ -52,7 +52,7 @@ impl BootStateFile {
     }
 
     /// The running slot has proved itself.
-    pub(super) fn mark_good(&mut self, slot: Slot) -> io::Result<BootState> {
+    pub(crate) fn mark_good(&mut self, slot: Slot) -> io::Result<BootState> {
         self.change(|state| state.mark_good(slot))
     }
 
@@ -61,7 +61,8 @@ impl BootStateFile {
         self.change(|state| state.give_back(slot))
     }
 
-    fn change(&mut self, how: impl FnOnce(&mut BootState)) -> io::Result<BootState> {
+    /// Reads, changes and writes it.
+    pub(crate) fn change(&mut self, how: impl FnOnce(&mut BootState)) -> io::Result<BootState> {
         let mut state = self.read()?.unwrap_or(BootState::fresh());
         let before = state;
         how(&mut state);

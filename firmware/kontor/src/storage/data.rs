@@ -60,13 +60,13 @@ fn make(node: &Path) -> anyhow::Result<()> {
     run(command.arg(node))
 }
 
-/// Mounts the components' partition, read-only.
+/// Mounts the components' partition. Releases are fetched to it; its images are sealed, so that nobody can change them.
 pub(super) fn mount_system(disk: &Disk) -> anyhow::Result<()> {
     if is_mounted(SYSTEM) {
         return Ok(());
     }
     let node = disk.partition(PartitionKind::System)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount_filesystem(Some(&node), SYSTEM, Some("ext4"), flags, None::<&str>)
         .with_context(|| format!("cannot mount {}", node.display()))
 }

@@ -10,8 +10,16 @@ use kontor_sys::file::set_aside;
 use nix::unistd::{Gid, Uid, chown};
 
 /// State directories of the daemons and their users (`rootfs/base/base.toml`).
-const OWNERS: [(&str, u32); 7] =
-    [("init", 0), ("site", 0), ("netd", 201), ("dhcpd", 202), ("dnsd", 203), ("timed", 204), ("log", 206)];
+const OWNERS: [(&str, u32); 8] = [
+    ("init", 0),
+    ("site", 0),
+    ("updated", 0),
+    ("netd", 201),
+    ("dhcpd", 202),
+    ("dnsd", 203),
+    ("timed", 204),
+    ("log", 206),
+];
 
 /// Every daemon's own directory, owned by it with everything in it; returns what went wrong or was found wrong.
 pub(super) fn prepare() -> Vec<String> {

@@ -20,7 +20,7 @@ const REQUIRED: [PartitionKind; 3] = [PartitionKind::BootState, PartitionKind::S
 
 /// A disk with Kontor's partitions.
 #[derive(Debug, Clone)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     /// `/dev/sda`
     pub(super) device: PathBuf,
     /// Its table: the primary copy, or the backup when the primary is damaged.
@@ -59,7 +59,7 @@ impl Disk {
     }
 
     /// The device node of a partition.
-    pub(super) fn partition(&self, kind: PartitionKind) -> anyhow::Result<PathBuf> {
+    pub(crate) fn partition(&self, kind: PartitionKind) -> anyhow::Result<PathBuf> {
         let entry = self.table.find(kind).with_context(|| format!("no partition `{}`", kind.name()))?;
         Ok(partition_node(&self.device, entry.number))
     }

@@ -28,8 +28,9 @@ mod table;
 mod watch;
 
 use crate::init::office;
-use bootstate::BootStateFile;
-use disk::Disk;
+use crate::updated;
+pub(crate) use bootstate::BootStateFile;
+pub(crate) use disk::Disk;
 
 /// Mount point of the `system` partition.
 pub(crate) const SYSTEM: &str = "/system";
@@ -198,7 +199,8 @@ fn read_boot_state(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<()
     Ok(())
 }
 
-fn booted_slot() -> Option<Slot> {
+/// The slot that runs.
+pub(crate) fn booted_slot() -> Option<Slot> {
     let command_line = fs::read_to_string("/proc/cmdline").ok()?;
     slot_of(&command_line)
 }
@@ -210,7 +212,8 @@ fn slot_of(command_line: &str) -> Option<Slot> {
         .and_then(Slot::from_letter)
 }
 
-fn chosen_disk() -> anyhow::Result<Disk> {
+/// The disk that was found at boot.
+pub(crate) fn chosen_disk() -> anyhow::Result<Disk> {
     let device = fs::read_to_string(paths::STORAGE_DISK).context("no disk was found at boot")?;
     Disk::open(Path::new(&device))
 }
@@ -221,12 +224,21 @@ fn mark_good() -> anyhow::Result<()> {
         return Ok(());
     };
     let slot = booted_slot().context("the kernel command line names no slot")?;
+    if updated::is_on_trial(slot) {
+        eprintln!("slot {slot} is on trial: whether it is good is judged by what worked before");
+        return Ok(());
+    }
     let mut file = BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?;
     let state = file.mark_good(slot)?;
     eprintln!("slot {slot} is good");
+    show_good(state.tries)
+}
+
+/// Publishes that the running slot has proved itself.
+pub(crate) fn show_good(tries: [u8; 2]) -> anyhow::Result<()> {
     change_status(|status| {
         status.slot.good = true;
-        status.slot.tries = state.tries;
+        status.slot.tries = tries;
     })
 }
 

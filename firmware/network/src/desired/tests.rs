@@ -42,6 +42,7 @@ pub(crate) fn site(networks: &[(&str, &[&str], &str)]) -> Site {
         time: Time { servers: vec![] },
         console: Console { operator_password_hash: None, root_shell: false },
         samba: None,
+        update: None,
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn well() -> Snapshot {
         remaining_s: 43_000,
     };
     Snapshot {
+        update: None,
         init: Some(InitStatus {
             version: "0.1.0".into(),
             board: "qemu".into(),
@@ -111,11 +112,8 @@ error: pool outside its network
 
 #[test]
 fn nothing_known_yet() {
-    let expect = format!(
-        "Kontor {} on unknown board, slot ?\n  Office    waiting for the site file\n  Internet  down\n  \
-         Services  unknown: PID 1 does not answer\n",
-        env!("CARGO_PKG_VERSION")
-    );
+    let expect = "Kontor (version unknown) on unknown board, slot ?\n  Office    waiting for the site file\n  Internet  down\n  \
+                  Services  unknown: PID 1 does not answer\n";
     assert_eq!(overview(&Snapshot::default(), true), expect);
     assert_eq!(leases(&Snapshot::default()), "dhcpd has not reported yet\n");
 }

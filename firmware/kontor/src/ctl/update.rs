@@ -1,0 +1,88 @@
+//! Releases as text: what runs, what is on its way, what happened.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use kontor_status::UpdateStatus;
+
+use super::snapshot::Snapshot;
+use super::table::plain;
+use crate::calendar::utc;
+
+/// `kontor ctl update`.
+pub(super) fn show(snapshot: &Snapshot) -> String {
+    match &snapshot.update {
+        Some(update) => text(update),
+        None => "updated has not reported yet\n".to_owned(),
+    }
+}
+
+fn text(update: &UpdateStatus) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, value: &str| text.push_str(&format!("  {label:<11}{}\n", plain(value)));
+    let keys = if update.development { ", which trusts DEVELOPMENT KEYS: not for offices" } else { "" };
+    line("Running", &format!("{}{keys}", update.running));
+    match (&update.repository, &update.channel) {
+        (Some(repository), Some(channel)) => line("From", &format!("{repository}, channel {channel}")),
+        _ => line("From", "nowhere: the site file has no [update]; `update from FOLDER` takes a stick"),
+    }
+    line("Now", &format!("{}{}", update.phase, progress(update.progress)));
+    if let Some(outcome) = &update.outcome {
+        line("Last", outcome);
+    }
+    line("Looked", &update.looked_at.map_or_else(|| "not since the start".to_owned(), date));
+    for warning in &update.warnings {
+        line("Warning", warning);
+    }
+    for (version, reason) in &update.failed {
+        line("Failed", &format!("{version}: {reason}"));
+    }
+    for (at, what) in &update.story {
+        text.push_str(&format!("  {}  {}\n", date(*at), plain(what)));
+    }
+    text
+}
+
+fn progress(progress: Option<(u64, u64)>) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    match progress {
+        Some((bytes, of)) if of > 0 => {
+            format!(", {} of {} MiB, {} %", mib(bytes), mib(of), bytes.min(of).saturating_mul(100) / of)
+        }
+        _ => String::new(),
+    }
+}
+
+fn date(at: u64) -> String {
+    utc(UNIX_EPOCH + Duration::from_secs(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_story_is_told() {
+        let update = UpdateStatus {
+            running: "0.1.0".into(),
+            development: true,
+            repository: Some("http://203.0.113.1/kontor".into()),
+            channel: Some("stable".into()),
+            phase: "fetching 0.2.0".into(),
+            version: Some("0.2.0".into()),
+            progress: Some((10 << 20, 40 << 20)),
+            looked_at: Some(1_795_824_000),
+            outcome: Some("0.2.0 is there".into()),
+            warnings: vec!["the metadata expires soon\u{1b}[2J".into()],
+            failed: vec![("0.1.9".into(), "names are not answered".into())],
+            story: vec![(1_795_824_000, "0.2.0 is there, fetching it".into())],
+        };
+        insta::assert_snapshot!(text(&update));
+        let nothing = UpdateStatus {
+            running: "0.1.0".into(),
+            phase: "nothing is under way".into(),
+            ..UpdateStatus::default()
+        };
+        insta::assert_snapshot!(text(&nothing));
+        assert_eq!(show(&Snapshot::default()), "updated has not reported yet\n");
+    }
+}

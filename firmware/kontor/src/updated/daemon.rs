@@ -1,0 +1,383 @@
+//! The daemon: looks, has fetched and has installed what the schedule says, and publishes how it goes.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use kontor_config::Site;
+use kontor_config::site::{Update, UpdatePolicy};
+use kontor_status::UpdateStatus;
+use kontor_status::paths::Paths;
+use kontor_sys::file::write_atomic;
+use kontor_sys::notify::Notifier;
+use kontor_sys::signal::Signals;
+use kontor_sys::watch::FileWatch;
+use kontor_update::schedule::{Action, Ask, Phase, Policy};
+use kontor_update::{Release, Schedule, Version, Wish};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
+
+use super::child::{As, Child};
+use super::facts::{self, Running};
+use super::fetch::Order;
+use super::install::{self, InstallOrder};
+use super::places::{FETCH_USER, Places, ROOT, WORK};
+use super::request::Request;
+use super::store;
+use crate::init::now;
+use crate::storage::{SYSTEM, is_mounted};
+
+/// The supervisor expects a sign of life every five seconds.
+const HEARTBEAT_MS: u16 = 1000;
+const HANDLED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
+/// What must stay free on `system` for its own file system.
+const SPARE_BYTES: u64 = 16 << 20;
+/// A window that closes before a slot can be written, and the box restarted, is as good as closed.
+const WINDOW_LEFT_S: u64 = 900;
+
+pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
+    Daemon::new(Paths::from_args(args))?.serve()
+}
+
+struct Daemon {
+    paths: Paths,
+    site: Option<Site>,
+    running: Running,
+    schedule: Schedule,
+    status: UpdateStatus,
+    child: Option<Child>,
+    /// The release that is being fetched, or waits.
+    release: Option<Release>,
+    /// A repository that an operator has named, instead of that of the site file.
+    stick: Option<PathBuf>,
+    wish: Wish,
+    signals: Signals,
+    requests: FileWatch,
+    notifier: Notifier,
+    published: Vec<u8>,
+}
+
+impl Daemon {
+    fn new(paths: Paths) -> anyhow::Result<Self> {
+        let run = paths.run.join("updated");
+        fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
+        let running = Running::find(&paths)?;
+        Ok(Self {
+            site: facts::site(&paths).ok(),
+            running,
+            schedule: Schedule::new(now(), &mut random),
+            status: UpdateStatus::default(),
+            child: None,
+            release: None,
+            stick: None,
+            wish: Wish::Automatic,
+            signals: Signals::new(&HANDLED)?,
+            requests: FileWatch::new(&paths.update_request())?,
+            notifier: Notifier::from_environment(),
+            published: Vec::new(),
+            paths,
+        })
+    }
+
+    fn serve(mut self) -> anyhow::Result<()> {
+        self.notifier.ready();
+        loop {
+            self.notifier.watchdog();
+            self.publish()?;
+            self.wait()?;
+            let signals: Vec<_> = self.signals.by_ref().collect();
+            for signal in signals {
+                match signal {
+                    // One with a mistake changes nothing.
+                    Signal::SIGHUP => self.site = facts::site(&self.paths).ok().or(self.site.take()),
+                    _ => return Ok(()),
+                }
+            }
+            self.take_request();
+            self.hear_child();
+            self.act();
+        }
+    }
+
+    fn wait(&self) -> anyhow::Result<()> {
+        let mut fds = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.requests.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::from(HEARTBEAT_MS)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.requests.drain()?;
+        Ok(())
+    }
+
+    fn update(&self) -> Option<&Update> {
+        self.site.as_ref()?.update.as_ref()
+    }
+
+    fn policy(&self) -> Policy {
+        let policy = self.update().map(|update| update.policy);
+        Policy {
+            look: policy.is_some(),
+            fetch: matches!(policy, Some(UpdatePolicy::Automatic | UpdatePolicy::Download)),
+            install: policy == Some(UpdatePolicy::Automatic),
+        }
+    }
+
+    fn window_is_open(&self) -> bool {
+        self.update().is_some_and(|update| update.window.left_s(store::now()) >= WINDOW_LEFT_S)
+    }
+
+    fn take_request(&mut self) {
+        let Some(request) = Request::take(&self.paths.update_request()) else { return };
+        if self.child.is_some() {
+            self.outcome("something is under way already; ask again when it has ended".to_owned());
+            return;
+        }
+        self.stick = request.from().map(Path::to_owned);
+        let ask = match request {
+            Request::Look => Ask::Look,
+            Request::Install { major } | Request::From { major, .. } => Ask::Install { major },
+        };
+        self.schedule.ask(now(), ask);
+    }
+
+    /// Where releases come from, as an address or a folder.
+    fn repository(&self) -> anyhow::Result<String> {
+        match &self.stick {
+            Some(folder) => Ok(folder.to_string_lossy().into_owned()),
+            None => Ok(self.update().context("the site file has no [update]: name a stick")?.url.clone()),
+        }
+    }
+
+    fn channel(&self) -> String {
+        self.update().map_or_else(|| "stable".to_owned(), |update| update.channel.clone())
+    }
+
+    fn act(&mut self) {
+        if self.child.is_some() {
+            return;
+        }
+        let window = self.window_is_open();
+        let Some(action) = self.schedule.poll(now(), self.policy(), window) else { return };
+        self.begin(action);
+    }
+
+    fn begin(&mut self, action: Action) {
+        let started = match action {
+            Action::Look(wish) => {
+                self.wish = wish;
+                self.order(Vec::new())
+                    .and_then(|order| self.start(As::Fetcher, &["fetch", "metadata"], &order))
+            }
+            Action::Fetch(..) => self.begin_fetching(),
+            Action::Install(version, wish) => self.begin_installing(version, wish),
+        };
+        match started {
+            Ok(child) => self.child = Some(child),
+            Err(error) => self.failed(&format!("{error:#}")),
+        }
+    }
+
+    fn start(&self, who: As, words: &[&str], order: &impl serde::Serialize) -> anyhow::Result<Child> {
+        ensure!(is_mounted(SYSTEM), "the partition system is not mounted: there is no room for a release");
+        prepare(&Places::new(Path::new(WORK)))?;
+        Child::start(who, words, order, &self.paths.run.join("updated"))
+    }
+
+    fn order(&self, images: Vec<kontor_update::release::Image>) -> anyhow::Result<Order> {
+        Ok(Order {
+            from: self.repository()?,
+            work: WORK.into(),
+            channel: self.channel(),
+            product: self.running.facts.product.clone(),
+            root: ROOT.into(),
+            clock_floor: self.running.built_at,
+            rate_limit_kbit_s: self.update().and_then(|update| update.rate_limit_kbit_s),
+            images,
+        })
+    }
+
+    fn begin_fetching(&self) -> anyhow::Result<Child> {
+        let release = self.release.as_ref().context("no release has been chosen")?;
+        let mine: Vec<String> = install::shipped().into_iter().map(|shipped| shipped.seal.sha256).collect();
+        let is_new = |sha256: &str| !mine.iter().any(|mine| mine == sha256);
+        let images: Vec<_> = release
+            .images()
+            .map(|(_, image)| image.clone())
+            .filter(|image| is_new(image.sha256.as_str()))
+            .collect();
+        has_room(&images, &Places::new(Path::new(WORK)))?;
+        let order = self.order(images)?;
+        self.start(As::Fetcher, &["fetch", "images"], &order)
+    }
+
+    fn begin_installing(&self, version: Version, wish: Wish) -> anyhow::Result<Child> {
+        let (operator, major) = match wish {
+            Wish::Automatic => (false, None),
+            Wish::Operator { major } => (true, major),
+        };
+        let places = Places::new(Path::new(WORK));
+        let (repository, work) = (places.mirror(), WORK.into());
+        let order = InstallOrder { repository, work, channel: self.channel(), version, operator, major };
+        self.start(As::Installer, &["install"], &order)
+    }
+
+    fn hear_child(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        let Some(success) = child.turn() else { return };
+        let reason = child.reason();
+        self.child = None;
+        match self.schedule.phase() {
+            Phase::Looking if success => self.look(),
+            Phase::Fetching(version) if success => {
+                self.schedule.fetched(now(), true, &mut random);
+                self.tell(&format!("{version} is fetched"));
+            }
+            // The box restarts.
+            Phase::Installing(_) if success => self.outcome("restarting".to_owned()),
+            _ => self.failed(&reason),
+        }
+    }
+
+    /// The mirror is there: what does it say?
+    fn look(&mut self) {
+        match Running::find(&self.paths) {
+            Ok(running) => self.running = running,
+            Err(error) => return self.failed(&format!("{error:#}")),
+        }
+        let places = Places::new(Path::new(WORK));
+        let checked = install::check(&places.mirror(), &self.channel(), &self.running, self.wish);
+        let (choice, release) = match checked {
+            Ok((choice, release)) => (choice, release),
+            Err(error) => return self.failed(&format!("{error:#}")),
+        };
+        self.status.looked_at = Some(store::now());
+        self.outcome(describe(&choice, &self.running));
+        self.release = release;
+        let action = self.schedule.looked(now(), Some(choice), self.policy(), &mut random);
+        if let Some(action) = action {
+            if let Some(release) = &self.release {
+                self.tell(&format!("{} is there, fetching it", release.version));
+            }
+            self.begin(action);
+        }
+    }
+
+    fn failed(&mut self, reason: &str) {
+        let phase = self.schedule.phase();
+        match phase {
+            Phase::Installing(_) => self.schedule.not_installed(now(), &mut random),
+            Phase::Fetching(_) => self.schedule.fetched(now(), false, &mut random),
+            _ => drop(self.schedule.looked(now(), None, Policy::default(), &mut random)),
+        }
+        eprintln!("error: {reason}");
+        if matches!(phase, Phase::Installing(_) | Phase::Fetching(_)) {
+            self.tell(reason);
+        }
+        self.outcome(reason.to_owned());
+    }
+
+    fn outcome(&mut self, text: String) {
+        self.status.outcome = Some(text);
+    }
+
+    fn tell(&self, text: &str) {
+        if let Err(error) = store::change(|journal| journal.tell(store::now(), text)) {
+            eprintln!("error: the journal of updates is not written: {error:#}");
+        }
+    }
+
+    fn publish(&mut self) -> anyhow::Result<()> {
+        let journal = store::load().unwrap_or_default();
+        let update = self.update().cloned();
+        let status = &mut self.status;
+        status.running = self.running.facts.version.to_string();
+        status.development = self.running.development;
+        status.repository = update.as_ref().map(|update| update.url.clone());
+        status.channel = update.as_ref().map(|update| update.channel.clone());
+        status.version = self.release.as_ref().map(|release| release.version.to_string());
+        status.progress = self.child.as_ref().and_then(|child| child.progress).map(|all| (all.bytes, all.of));
+        status.phase = match self.schedule.phase() {
+            Phase::Idle => "nothing is under way".to_owned(),
+            Phase::Looking => "looking for releases".to_owned(),
+            Phase::Fetching(version) => format!("fetching {version}"),
+            Phase::Fetched(version) => waiting(version, update.as_ref()),
+            Phase::Installing(version) => format!("writing {version}"),
+        };
+        status.failed =
+            journal.failed.into_iter().map(|failed| (failed.version.to_string(), failed.reason)).collect();
+        status.story = journal.story.into_iter().map(|event| (event.at, event.text)).collect();
+        let text = serde_json::to_vec(status)?;
+        if text != self.published {
+            let path = self.paths.update_status();
+            write_atomic(&path, &text).with_context(|| path.display().to_string())?;
+            self.published = text;
+        }
+        Ok(())
+    }
+}
+
+fn waiting(version: Version, update: Option<&Update>) -> String {
+    match update {
+        Some(update) if update.policy == UpdatePolicy::Automatic => {
+            format!("{version} is fetched and waits for the maintenance window, {} UTC", update.window)
+        }
+        _ => format!("{version} is fetched and waits for an operator: update install"),
+    }
+}
+
+fn describe(choice: &kontor_update::Choice, running: &Running) -> String {
+    use kontor_update::Choice::{Take, UpToDate, Wait};
+    match choice {
+        UpToDate => format!("{} is current", running.facts.version),
+        Wait(version, Some(at)) => {
+            let at = std::time::UNIX_EPOCH + Duration::from_secs(*at);
+            format!("{version} is there; this box has its turn at {}", crate::calendar::utc(at))
+        }
+        Wait(version, None) => format!("{version} is there; no wave has reached this box yet"),
+        Take(version) => format!("{version} is there"),
+    }
+}
+
+/// The directories that belong to the children that fetch.
+fn prepare(places: &Places) -> anyhow::Result<()> {
+    for folder in places.all() {
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        chown(&folder, Some(FETCH_USER), Some(FETCH_USER)).with_context(|| folder.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether a release fits: its images, and the largest download beside them.
+fn has_room(images: &[kontor_update::release::Image], places: &Places) -> anyhow::Result<()> {
+    let missing = images.iter().filter(|image| !places.image(&image.sha256).exists());
+    let (mut need, mut largest) = (SPARE_BYTES, 0);
+    for image in missing {
+        need += image.bytes;
+        largest = image.full().map_or(0, |object| object.bytes).max(largest);
+    }
+    let found = statvfs(SYSTEM).context(SYSTEM)?;
+    let free = found.blocks_available() * found.fragment_size();
+    let need = need + largest;
+    ensure!(
+        free >= need,
+        "the disk is too small: the release needs {} MiB on system, {} MiB are free",
+        need >> 20,
+        free >> 20
+    );
+    Ok(())
+}
+
+/// Nothing depends on it but who asks when.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    if read.is_err() { u32::MAX / 2 } else { u32::from_le_bytes(bytes) }
+}

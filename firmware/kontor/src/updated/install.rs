@@ -1,0 +1,170 @@
+//! From fetched images to a restart: the child `install`, as root. It believes nothing of what was decided or fetched before.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use kontor_component::{SHIPPED_DIRECTORY, Shipped};
+use kontor_status::paths::Paths;
+use kontor_sys::verity;
+use kontor_trust::Folder;
+use kontor_update::journal::OnTrial;
+use kontor_update::release::Component;
+use kontor_update::{Choice, Release, Version, Wish, accept, choose};
+use serde::{Deserialize, Serialize};
+
+use super::facts::{self, Running};
+use super::places::{Places, ROOT, TRUST};
+use super::slots::{self, OwnDisk};
+use super::{observe, store, transport};
+use crate::ctl::control;
+use crate::ctl::snapshot::Snapshot;
+use crate::storage::SYSTEM;
+
+/// What is to be installed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct InstallOrder {
+    /// A folder with metadata and targets.
+    pub(super) repository: PathBuf,
+    pub(super) work: PathBuf,
+    pub(super) channel: String,
+    pub(super) version: Version,
+    /// Whether an operator has asked, and for which major version.
+    pub(super) operator: bool,
+    pub(super) major: Option<u32>,
+}
+
+impl InstallOrder {
+    fn wish(&self) -> Wish {
+        if self.operator { Wish::Operator { major: self.major } } else { Wish::Automatic }
+    }
+}
+
+/// `install ORDER`.
+pub(super) fn run(order: &Path) -> anyhow::Result<()> {
+    let text = fs::read(order).with_context(|| order.display().to_string())?;
+    let order: InstallOrder = serde_json::from_slice(&text).with_context(|| order.display().to_string())?;
+    let paths = Paths::default();
+    let running = Running::find(&paths)?;
+    let wish = order.wish();
+    let (choice, release) = check(&order.repository, &order.channel, &running, wish)?;
+    let release = release.context("nothing is to be installed")?;
+    ensure!(choice == Choice::Take(order.version), "the channel has changed its mind: {choice:?}");
+    let places = Places::new(&order.work);
+    let mut disk = OwnDisk::open()?;
+    for component in &release.components {
+        place(component, &places).with_context(|| format!("component {}", component.name))?;
+    }
+    let slot = &release.slot;
+    let path = places.image(&slot.sha256);
+    let mut image = File::open(&path).with_context(|| path.display().to_string())?;
+    let target = disk.write_inactive(&mut image, slot.bytes, &slot.sha256)?;
+    remove_others(&release)?;
+    let before = before(&paths);
+    let (version, from) = (release.version, running.facts.version);
+    let trial =
+        OnTrial { version, from, slot: target.letter().to_owned(), before, judged: false, verdict: None };
+    store::change(|journal| journal.begin(store::now(), trial))?;
+    disk.activate(target)?;
+    drop(image);
+    clear(&places);
+    control::ask(&paths.init_socket(), "reboot").context("cannot restart")?;
+    Ok(())
+}
+
+/// What the repository in this folder says to do, and the release that is to be taken, accepted.
+///
+/// # Errors
+/// With the rule that stands against it.
+pub(super) fn check(
+    repository: &Path,
+    channel: &str,
+    running: &Running,
+    wish: Wish,
+) -> anyhow::Result<(Choice, Option<Release>)> {
+    let folder = Folder::open(repository).with_context(|| repository.display().to_string())?;
+    let root = fs::read(ROOT).context(ROOT)?;
+    transport::runtime()?.block_on(async {
+        let base = folder.base().clone();
+        let trusted = transport::refresh(Path::new(TRUST), &root, &base, folder, running.built_at).await?;
+        let channel = trusted.channel(channel).await?;
+        let choice = choose(&running.facts, &channel, wish, store::now())?;
+        let Choice::Take(version) = choice else { return Ok((choice, None)) };
+        let release = trusted.release(&running.facts.product, version).await?;
+        accept(&running.facts, &release, version, wish)?;
+        Ok((choice, Some(release)))
+    })
+}
+
+/// What works now: the new release will be held against it.
+fn before(paths: &Paths) -> kontor_update::Health {
+    let components: Vec<String> = shipped().into_iter().map(|shipped| shipped.manifest.name).collect();
+    observe::look(&Snapshot::take(paths), &components, facts::own_name(paths).as_deref()).now
+}
+
+/// The components of the release that runs.
+pub(super) fn shipped() -> Vec<Shipped> {
+    Shipped::load_all(SHIPPED_DIRECTORY.as_ref()).0
+}
+
+fn component_folder() -> PathBuf {
+    Path::new(SYSTEM).join("component")
+}
+
+/// The component's image under its own name, checked; one that is there and sealed is left alone.
+fn place(component: &Component, places: &Places) -> anyhow::Result<()> {
+    let folder = component_folder();
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let target = folder.join(format!("{}.erofs", component.verity));
+    if is_sealed(&target, component.verity.as_str()) {
+        return Ok(());
+    }
+    let source = places.image(&component.image.sha256);
+    // From now on only root can change it.
+    chown(&source, Some(0), Some(0)).with_context(|| source.display().to_string())?;
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o644))?;
+    let mut file = File::open(&source).with_context(|| source.display().to_string())?;
+    let found = slots::hash(&mut file, component.image.bytes)?;
+    ensure!(
+        found == component.image.sha256 && file.metadata()?.len() == component.image.bytes,
+        "rule hash: the image is not what the release says"
+    );
+    file.sync_all()?;
+    fs::rename(&source, &target).with_context(|| target.display().to_string())?;
+    File::open(&folder)?.sync_all()?;
+    Ok(())
+}
+
+fn is_sealed(path: &Path, digest: &str) -> bool {
+    let measured = File::open(path).and_then(|file| verity::measure(&file)).ok().flatten();
+    measured.is_some_and(|measured| {
+        measured.iter().map(|byte| format!("{byte:02x}")).collect::<String>() == digest
+    })
+}
+
+/// Images of neither the release that runs nor the new one: their slot has just been written over.
+fn remove_others(release: &Release) -> anyhow::Result<()> {
+    let ours = shipped().into_iter().map(|shipped| shipped.seal.verity);
+    let theirs = release.components.iter().map(|component| component.verity.to_string());
+    let kept: BTreeSet<String> = ours.chain(theirs).map(|digest| format!("{digest}.erofs")).collect();
+    let folder = component_folder();
+    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if !kept.contains(&*entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// What was fetched is not needed any more; what cannot be removed is in nobody's way.
+fn clear(places: &Places) {
+    for folder in [places.images(), places.objects()] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

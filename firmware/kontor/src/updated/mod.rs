@@ -1,0 +1,36 @@
+//! The `updated` applet: releases come, are written to the other slot, and have to prove themselves.
+//!
+//! Three kinds of process. The daemon (root, without a socket to the network) decides, checks signatures, writes slots and
+//! component images. Its children `fetch` (a user without any right) speak with servers and decompress: whatever they bring
+//! is checked by the daemon. `trial` runs once at each boot and judges a release that has just been written; it needs nothing of
+//! the other two. **Invariant:** nothing is booted whose bytes the daemon has not read back from the disk and compared
+//! with a hash that is signed.
+
+mod child;
+mod daemon;
+mod facts;
+mod fetch;
+mod http;
+mod install;
+mod observe;
+mod places;
+mod request;
+mod resolver;
+mod slots;
+mod store;
+mod transport;
+mod trial;
+
+use std::path::Path;
+
+pub(crate) use request::Request;
+pub(crate) use store::is_on_trial;
+
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["trial"] => trial::run(),
+        ["fetch", what, order] => fetch::run(what, Path::new(order)),
+        ["install", order] => install::run(Path::new(order)),
+        _ => daemon::run(args),
+    }
+}

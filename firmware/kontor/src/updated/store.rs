@@ -1,0 +1,94 @@
+//! The journal's file, and what is drawn once for this box.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use kontor_boot::Slot;
+use kontor_sys::file::{set_aside, write_durable};
+use kontor_update::Journal;
+use nix::fcntl::{Flock, FlockArg};
+
+/// The journal; see the table of state files in ARCHITECTURE.md.
+const JOURNAL: &str = "/state/updated/journal.json";
+/// Held while the journal is changed: the daemon and `trial` do so.
+const LOCK: &str = "/run/kontor/updated/journal.lock";
+/// A journal is some 10 KB; what is longer is none.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The journal as it is; a damaged one is set aside and as good as none.
+pub(super) fn load() -> anyhow::Result<Journal> {
+    load_from(Path::new(JOURNAL))
+}
+
+fn load_from(path: &Path) -> anyhow::Result<Journal> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Journal::default()),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
+    let (journal, damage) = Journal::parse(&bytes);
+    if let Some(damage) = damage {
+        let aside = set_aside(path).with_context(|| path.display().to_string())?;
+        eprintln!("error: the journal of updates was damaged ({damage}); kept as {}", aside.display());
+    }
+    Ok(journal)
+}
+
+/// Changes the journal durably; nothing is changed when it cannot be written.
+pub(super) fn change<T>(how: impl FnOnce(&mut Journal) -> T) -> anyhow::Result<T> {
+    let lock = Path::new(LOCK);
+    if let Some(directory) = lock.parent() {
+        fs::create_dir_all(directory).context(LOCK)?;
+    }
+    let lock = File::create(lock).context(LOCK)?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context(LOCK)?;
+    let mut journal = load()?;
+    if journal.seed == 0 {
+        journal.seed = draw().context("/dev/urandom")?;
+    }
+    let result = how(&mut journal);
+    write_durable(Path::new(JOURNAL), &journal.to_json()).context(JOURNAL)?;
+    Ok(result)
+}
+
+/// Any number but 0.
+fn draw() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+/// Whether what is in the slot that runs has yet to prove itself: then only `trial` calls it good. Without `state` nobody
+/// knows of a trial, and the slot is judged as any other.
+pub(crate) fn is_on_trial(slot: Slot) -> bool {
+    load().is_ok_and(|journal| journal.trial.is_some_and(|trial| trial.slot == slot.letter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_journal_is_set_aside_and_as_good_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal.json");
+        assert_eq!(load_from(&path).unwrap(), Journal::default());
+        fs::write(&path, "{\"seed\": 7").unwrap();
+        assert_eq!(load_from(&path).unwrap(), Journal::default());
+        assert_eq!(fs::read(directory.path().join("journal.json.damaged")).unwrap(), b"{\"seed\": 7");
+        let mut journal = Journal { seed: 7, ..Journal::default() };
+        journal.tell(1, "something");
+        fs::write(&path, journal.to_json()).unwrap();
+        assert_eq!(load_from(&path).unwrap(), journal);
+    }
+}

@@ -1,0 +1,110 @@
+//! The Internet's web server: pages from memory, and a folder of files; whole or from a byte on (RFC 9110, section 14).
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use smoltcp::wire::IpEndpoint;
+
+use super::tcp::{Listeners, Reply};
+use crate::stack::Stack;
+
+/// One page fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebRequest {
+    /// Who asked, as the server saw it.
+    pub peer: IpEndpoint,
+    /// Path asked for.
+    pub path: String,
+    /// First byte asked for.
+    pub from: u64,
+    /// Bytes of the body sent back.
+    pub bytes: usize,
+}
+
+/// Serves pages over HTTP/1.0 on port 80.
+#[derive(Debug)]
+pub struct WebServer {
+    /// Pages by path.
+    pub pages: HashMap<String, Vec<u8>>,
+    /// A folder whose files are pages, too.
+    pub folder: Option<PathBuf>,
+    /// Every request it got, in order.
+    pub requests: Vec<WebRequest>,
+    listeners: Listeners,
+}
+
+impl WebServer {
+    pub(super) fn new(address: Ipv4Addr, stack: &mut Stack) -> Result<Self> {
+        let listeners = Listeners::new(address, 80, 4, stack)?;
+        let pages = HashMap::from([("/".to_owned(), b"hello from the Internet\n".to_vec())]);
+        Ok(Self { pages, folder: None, requests: Vec::new(), listeners })
+    }
+
+    pub(super) fn serve(&mut self, stack: &mut Stack) -> Result<bool> {
+        let Self { pages, folder, requests, listeners } = self;
+        listeners.serve(stack, |peer, received| {
+            let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
+            let head = String::from_utf8_lossy(&received[..end]).into_owned();
+            received.drain(..end + 4);
+            let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
+            let from = first_byte(&head);
+            let page = pages.get(&path).cloned().or_else(|| file(folder.as_deref()?, &path));
+            let (bytes, body) = response(page.as_deref(), from);
+            requests.push(WebRequest { peer, path, from, bytes: body });
+            Some(Reply { bytes, close: true })
+        })
+    }
+}
+
+/// A file below the folder; nothing that leads out of it.
+fn file(folder: &Path, path: &str) -> Option<Vec<u8>> {
+    let parts = path.trim_start_matches('/');
+    let plain = parts.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
+    std::fs::read(folder.join(parts)).ok().filter(|_| plain)
+}
+
+/// `Range: bytes=N-`.
+fn first_byte(head: &str) -> u64 {
+    let value = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("range").then(|| value.trim())
+    });
+    value.and_then(|value| value.strip_prefix("bytes=")?.trim_end_matches('-').parse().ok()).unwrap_or(0)
+}
+
+/// The answer, and the length of its body.
+fn response(page: Option<&[u8]>, from: u64) -> (Vec<u8>, usize) {
+    let from = usize::try_from(from).unwrap_or(usize::MAX);
+    let (status, body, range) = match page {
+        Some(body) if from == 0 => ("200 OK", body, String::new()),
+        Some(body) => match body.get(from..).filter(|rest| !rest.is_empty()) {
+            Some(rest) => {
+                let (last, whole) = (body.len() - 1, body.len());
+                ("206 Partial Content", rest, format!("Content-Range: bytes {from}-{last}/{whole}\r\n"))
+            }
+            None => ("416 Range Not Satisfiable", &b""[..], String::new()),
+        },
+        None => ("404 Not Found", &b"no such page\n"[..], String::new()),
+    };
+    let head = format!("HTTP/1.0 {status}\r\n{range}Content-Length: {}\r\n\r\n", body.len());
+    ([head.as_bytes(), body].concat(), body.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_page_is_served() {
+        let text = |from| String::from_utf8(response(Some(b"hello"), from).0).unwrap();
+        assert!(text(0).starts_with("HTTP/1.0 200 OK\r\n") && text(0).ends_with("\r\n\r\nhello"));
+        assert!(text(2).contains("206 Partial") && text(2).contains("bytes 2-4/5\r\n"));
+        assert!(text(2).ends_with("\r\n\r\nllo"));
+        assert!(text(5).contains("416"));
+        assert_eq!(first_byte("GET / HTTP/1.1\r\nRange: bytes=17-"), 17);
+        assert_eq!(first_byte("GET / HTTP/1.1"), 0);
+        assert_eq!(file(Path::new("/etc"), "/../etc/passwd"), None);
+    }
+}
