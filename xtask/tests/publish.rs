@@ -222,6 +222,14 @@ fn offline_and_online_keys_apart() {
         assert_eq!(rollout::refresh(&scene.to(), keys(), scene.now).unwrap(), Outcome::Published);
         assert_eq!(scene.current().as_deref(), Some(name));
     }
+    // Two that were signed before anybody carried them: each has its own number, and the last one counts.
+    for name in ["0.4.0", "0.5.0"] {
+        let folder = scene.release(name, |_| ());
+        rollout::publish(&scene.to(), scene.keys(), &folder, &later, scene.now).unwrap();
+    }
+    rollout::refresh(&scene.to(), keys(), scene.now).unwrap();
+    assert_eq!(scene.current().as_deref(), Some("0.5.0"));
+    assert_eq!(verify(&scene.to(), scene.now).unwrap().versions()[3].1, 4);
 }
 
 /// Cron signs for as long as the targets are valid, and everybody is warned before.
