@@ -222,6 +222,14 @@ fn offline_and_online_keys_apart() {
         assert_eq!(rollout::refresh(&scene.to(), keys(), scene.now).unwrap(), Outcome::Published);
         assert_eq!(scene.current().as_deref(), Some(name));
     }
+    // Two that were signed before anybody carried them: each has its own number, and the last one counts.
+    for name in ["0.4.0", "0.5.0"] {
+        let folder = scene.release(name, |_| ());
+        rollout::publish(&scene.to(), scene.keys(), &folder, &later, scene.now).unwrap();
+    }
+    rollout::refresh(&scene.to(), keys(), scene.now).unwrap();
+    assert_eq!(scene.current().as_deref(), Some("0.5.0"));
+    assert_eq!(verify(&scene.to(), scene.now).unwrap().versions()[3].1, 4);
 }
 
 /// Cron signs for as long as the targets are valid, and everybody is warned before.
@@ -302,7 +310,11 @@ fn rotated_keys_reach_boxes_with_the_first_root() {
     let stale = rollout::refresh(&scene.to(), scene.keys(), scene.now);
     assert!(format!("{:#}", stale.unwrap_err()).contains("publish anew where those are"));
     verify(&scene.to(), scene.now).unwrap();
-    scene.publish(&scene.release("0.3.0", |_| ())).unwrap();
+    // A thief of the old keys may have put something in: the new ones do not vouch for it unasked.
+    let (folder, before) = (scene.release("0.3.0", |_| ()), scene.state());
+    scene.refused(scene.publish(&folder), &before, "signed by keys that have been replaced");
+    let vouched = Rollout { vouch: true, ..Rollout::default() };
+    rollout::publish(&scene.to(), scene.keys(), &folder, &vouched, scene.now).unwrap();
     assert_eq!(root::next(&directories, None, None).unwrap(), 6);
     rollout::refresh(&scene.to(), scene.keys(), scene.now).unwrap();
     assert_eq!(verify(&scene.to(), scene.now).unwrap().versions()[0].1, 6);
@@ -325,4 +337,23 @@ fn keys_are_private_and_outside_the_repository() {
     let quorums = BTreeMap::from([("root", Quorum { keys: 1, threshold: 2 })]);
     let error = root::init(&scene.path("few"), &quorums, false).unwrap_err().to_string();
     assert!(error.contains("2 of 1 keys cannot sign"), "{error}");
+}
+
+/// Whoever renames the folder does not make another root of it: the mark is signed.
+#[test]
+fn a_development_root_says_so_itself() {
+    let scene = Scene::new();
+    let workspace = xtask::workspace::Workspace::locate();
+    let trusted = |name: &str| root::trusted(Some(&scene.path(name)), &workspace).unwrap().unwrap();
+    assert!(!trusted("keys").development);
+    root::init(&scene.path("development"), &BTreeMap::new(), true).unwrap();
+    fs::create_dir(scene.path("moved")).unwrap();
+    fs::copy(scene.path("development/root.json"), scene.path("moved/root.json")).unwrap();
+    assert!(trusted("moved").development, "the root alone is enough for an image");
+    assert_eq!(trusted("moved").bytes, fs::read(scene.path("development/root.json")).unwrap());
+    let text = fs::read_to_string(scene.path("moved/root.json")).unwrap();
+    let changed = text.replace("\"x-kontor-development\": true", "\"x-kontor-development\": false");
+    assert_ne!(changed, text);
+    fs::write(scene.path("moved/root.json"), changed).unwrap();
+    assert!(root::trusted(Some(&scene.path("moved")), &workspace).is_err());
 }

@@ -33,7 +33,8 @@ pub use url::Url;
 
 use crate::transport::{Guard, is_plain};
 
-/// Metadata that has been checked: from now on documents can be asked for.
+/// Metadata that has been checked: documents can be asked for now. It does not look at the clock again: whoever wants documents
+/// tomorrow looks at the repository tomorrow.
 #[derive(Debug)]
 pub struct Trusted {
     repository: Repository,

@@ -24,7 +24,7 @@ const SCHEMA: u32 = 1;
 /// A time that has been is written when it has grown by so much: each write costs flash.
 const TIME_STEP_S: u64 = 3600;
 
-/// The memory of a repository.
+/// The memory of a repository. One process has it at a time.
 #[derive(Debug)]
 pub struct Store {
     files: Box<dyn Files>,

@@ -13,11 +13,11 @@ use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask publish 0.2.0 --to /srv/kontor --waves \"0h:1%,24h:10%,72h:100%\"
+  cargo xtask publish 0.2.0 --to /srv/kontor --waves 0h:1%,24h:10%,72h:100%
   cargo xtask publish 0.2.0 --to /srv/kontor --start 2026-12-01T08:00:00Z
   cargo xtask publish 0.2.0 --to /srv/kontor --sign-later       where the keys of targets are, but not the server's
   cargo xtask publish --refresh --to /srv/kontor                where the server's keys are, each day, by cron
-  cargo xtask publish --withdraw branch 0.2.0 --reason \"loses leases\" --to /srv/kontor";
+  cargo xtask publish --withdraw branch 0.2.0 --reason leases-lost --to /srv/kontor";
 
 /// Put a release into a repository of static files, withdraw one, or sign the repository anew
 #[derive(Debug, Clone, clap::Args)]
@@ -53,6 +53,9 @@ pub struct Args {
     /// Sign the targets alone; `publish --refresh` does the rest where the keys of snapshot and timestamp are
     #[arg(long, conflicts_with = "refresh")]
     pub sign_later: bool,
+    /// After `keys rotate targets`: sign also what the replaced keys have signed, once it was compared
+    #[arg(long, conflicts_with = "refresh")]
+    pub vouch: bool,
     /// Where the keys are; several folders are separated by colons [default: this checkout's development keys]
     #[arg(long, env = "KONTOR_KEYS", value_name = "DIR", value_delimiter = ':')]
     pub keys: Vec<Utf8PathBuf>,
@@ -133,7 +136,13 @@ impl Args {
             eprintln!("the roll-out stands still at {}.{} %", last.permille / 10, last.permille % 10);
         }
         let start_at = self.start.as_deref().map(waves::time).transpose()?;
-        Ok(Rollout { channel: self.channel.clone(), waves, start_at, later: self.sign_later })
+        Ok(Rollout {
+            channel: self.channel.clone(),
+            waves,
+            start_at,
+            later: self.sign_later,
+            vouch: self.vouch,
+        })
     }
 }
 

@@ -8,8 +8,7 @@ use crate::workspace::Workspace;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask publish 0.2.0 --to target/repository
-  cargo xtask serve                                  that one, on 127.0.0.1:8080
+  cargo xtask serve                                  what `publish` has put into target/repository, on 127.0.0.1:8080
   cargo xtask serve --dir /srv/kontor --listen 192.0.2.1:80";
 
 /// Serve a repository over HTTP, for trying; for real use any web server will do

@@ -38,8 +38,12 @@ pub struct Repository {
     keys: Keys,
     /// `None` before anything was published.
     state: Option<State>,
+    /// Targets that were signed and are not current yet: the keys of snapshot are elsewhere, or a publication was interrupted.
+    pending: Option<Signed<Targets>>,
     /// What should be published.
     targets: BTreeMap<String, Vec<u8>>,
+    /// Who has signed what is published can sign no more: the keys may have been stolen.
+    replaced_keys: bool,
     _lock: Flock<File>,
 }
 
@@ -80,15 +84,23 @@ impl Repository {
                 "{root} is a repository of another root than that of the keys"
             );
         }
-        let mut repository =
-            Self { root: root.to_owned(), keys, state: None, targets: BTreeMap::new(), _lock: lock };
+        let mut repository = Self {
+            root: root.to_owned(),
+            keys,
+            state: None,
+            pending: None,
+            targets: BTreeMap::new(),
+            replaced_keys: false,
+            _lock: lock,
+        };
         if published {
-            repository.load()?;
+            repository.state = Some(repository.state()?);
         }
+        repository.follow_targets()?;
         Ok(repository)
     }
 
-    fn load(&mut self) -> Result<()> {
+    fn state(&self) -> Result<State> {
         let timestamp: Signed<Timestamp> = self.read(TIMESTAMP, None)?;
         let meta = timestamp.signed.meta.get("snapshot.json").context("timestamp.json names no snapshot")?;
         let snapshot: Signed<Snapshot> =
@@ -96,18 +108,37 @@ impl Repository {
         let meta = snapshot.signed.meta.get("targets.json").context("the snapshot names no targets")?;
         let targets: Signed<Targets> =
             self.read(&format!("{}.targets.json", meta.version), meta.hashes.as_ref())?;
-        // Whoever has signed the targets elsewhere has left a newer version.
-        let next: Option<Signed<Targets>> = self.read_if(&next_name(&targets))?;
-        let newest = next.as_ref().unwrap_or(&targets);
+        Ok(State { targets, snapshot, timestamp })
+    }
+
+    /// Finds the newest targets, current or not, and reads the documents they name.
+    fn follow_targets(&mut self) -> Result<()> {
+        let mut version = self.state.as_ref().map_or(0, |state| state.targets.signed.version.get());
+        loop {
+            version += 1;
+            let name = format!("{version}.targets.json");
+            if !self.root.join(METADATA).join(&name).exists() {
+                break;
+            }
+            self.pending = Some(self.read(&name, None)?);
+        }
+        let Some(newest) = self.newest() else { return Ok(()) };
+        let mut documents = BTreeMap::new();
         for (name, target) in &newest.signed.targets {
             let (name, hash) = (name.raw(), super::keys::hex(&target.hashes.sha256));
             let path = self.target_path(name, &hash);
             let bytes = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
             ensure!(objects::sha256(&bytes) == hash, "{path} has other bytes than its name says");
-            self.targets.insert(name.to_owned(), bytes);
+            documents.insert(name.to_owned(), bytes);
         }
-        self.state = Some(State { targets, snapshot, timestamp });
+        self.replaced_keys = self.keys.root().verify_role(newest).is_err();
+        self.targets = documents;
         Ok(())
+    }
+
+    /// The newest targets, current or not.
+    fn newest(&self) -> Option<&Signed<Targets>> {
+        self.pending.as_ref().or(self.state.as_ref().map(|state| &state.targets))
     }
 
     /// Reads metadata that some root vouches for; it may have expired.
@@ -126,13 +157,6 @@ impl Repository {
         let vouched = self.keys.chain.iter().rev().any(|(_, _, root)| root.verify_role(&signed).is_ok());
         ensure!(vouched, "{path} is not signed by keys of any root here");
         Ok(signed)
-    }
-
-    fn read_if<T: Role + serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<Signed<T>>> {
-        match self.root.join(METADATA).join(name).exists() {
-            true => self.read(name, None).map(Some),
-            false => Ok(None),
-        }
     }
 
     /// The keys it was opened with.
@@ -221,8 +245,7 @@ impl Repository {
     pub fn commit(self, now: u64, later: bool) -> Result<Outcome> {
         self.ensure_root_is_valid(now)?;
         let targets = self.next_targets(now)?;
-        let changed = targets.is_some();
-        if !changed && self.state.is_some() && !self.awaits_refresh()? {
+        if targets.is_none() && self.pending.is_none() {
             return Ok(Outcome::Unchanged);
         }
         if !later {
@@ -242,18 +265,26 @@ impl Repository {
     pub fn refresh(self, now: u64) -> Result<Outcome> {
         self.ensure_root_is_valid(now)?;
         self.need_online()?;
-        let first = self.state.is_none();
-        let targets = if first { self.read_if("1.targets.json")? } else { None };
-        ensure!(!first || targets.is_some(), "nothing is published in {}", self.root);
-        self.write_online(targets, now)
+        ensure!(self.newest().is_some(), "nothing is published in {}", self.root);
+        self.write_online(None, now)
     }
 
-    /// Fails when something to sign with is missing or has expired, before anything is written.
+    /// Fails when something to sign with is missing or has expired, before anything is written; and when new keys would vouch for
+    /// what was signed by keys that have been replaced, which nobody has said they should.
     ///
     /// # Errors
     /// With what is missing.
-    pub fn ensure_can_sign(&self, now: u64, later: bool) -> Result<()> {
+    pub fn ensure_can_sign(&self, now: u64, later: bool, vouch: bool) -> Result<()> {
         self.ensure_root_is_valid(now)?;
+        if self.replaced_keys && !vouch {
+            let named =
+                |(name, bytes): (&String, &Vec<u8>)| format!("\n  {}  {name}", objects::sha256(bytes));
+            let all: String = self.targets.iter().map(named).collect();
+            bail!(
+                "what is published was signed by keys that have been replaced; if they were stolen, some of it may be a thief's. \
+                 Compare it with your own copies, then --vouch signs all of it:{all}"
+            );
+        }
         self.keys.need(RoleType::Targets)?;
         if later { Ok(()) } else { self.need_online() }
     }
@@ -295,34 +326,20 @@ impl Repository {
         })
     }
 
-    fn awaits_refresh(&self) -> Result<bool> {
-        let Some(state) = &self.state else { return Ok(false) };
-        Ok(self.root.join(METADATA).join(next_name(&state.targets)).exists())
-    }
-
-    /// The targets that have to be signed; none when they are as they were.
+    /// The targets that have to be signed; none when they are as they were. A version that is pending is never used again: who
+    /// has a copy of the folder may have made it current.
     fn next_targets(&self, now: u64) -> Result<Option<Signed<Targets>>> {
-        let mut version = self.state.as_ref().map_or(0, |state| state.targets.signed.version.get());
-        let mut known = self.state.as_ref().map(|state| state.targets.signed.clone());
-        if let Some(state) = &self.state
-            && let Some(pending) = self.read_if::<Targets>(&next_name(&state.targets))?
-        {
-            // It is replaced if it is not what is wanted: nobody has seen it.
-            if self.same_targets(&pending.signed) {
-                return Ok(None);
-            }
-            known = None;
-        }
         let fresh = |targets: &Targets| {
             let left = u64::try_from(targets.expires.as_second()).unwrap_or(0).saturating_sub(now);
             left > EARLY_OFFLINE_DAYS * DAY_S
         };
-        let signed_by_newest =
-            self.state.as_ref().is_some_and(|state| self.keys.root().verify_role(&state.targets).is_ok());
-        if known.as_ref().is_some_and(|known| self.same_targets(known) && fresh(known)) && signed_by_newest {
-            return Ok(None);
+        let mut version = 1;
+        if let Some(newest) = self.newest() {
+            if self.same_targets(&newest.signed) && fresh(&newest.signed) && !self.replaced_keys {
+                return Ok(None);
+            }
+            version += newest.signed.version.get();
         }
-        version += 1;
         let version = NonZeroU64::new(version).context("the version is used up")?;
         let mut targets =
             Targets::new(SPEC_VERSION.to_owned(), version, timestamp(now + TARGETS_DAYS * DAY_S)?);
@@ -355,12 +372,7 @@ impl Repository {
     /// Snapshot, roots, and last the timestamp. The roots come late: between a root with new keys and a timestamp that they
     /// have signed, readers find that nothing fits.
     fn write_online(&self, targets: Option<Signed<Targets>>, now: u64) -> Result<Outcome> {
-        let pending = match (&self.state, targets) {
-            (_, Some(targets)) => Some(targets),
-            (Some(state), None) => self.read_if(&next_name(&state.targets))?,
-            (None, None) => None,
-        };
-        let targets = pending.as_ref().or(self.state.as_ref().map(|state| &state.targets));
+        let targets = targets.as_ref().or(self.newest());
         let targets = targets.context("there are no targets")?;
         ensure!(
             self.keys.root().verify_role(targets).is_ok(),
@@ -413,10 +425,6 @@ impl Repository {
     fn target_path(&self, name: &str, hash: &str) -> Utf8PathBuf {
         self.root.join("targets").join(format!("{hash}.{name}"))
     }
-}
-
-fn next_name(targets: &Signed<Targets>) -> String {
-    format!("{}.targets.json", targets.signed.version.get() + 1)
 }
 
 /// Writes a file that has its own name, unless it is there as it should be.

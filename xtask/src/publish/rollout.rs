@@ -23,11 +23,13 @@ pub struct Rollout {
     pub start_at: Option<u64>,
     /// Sign the targets alone: the keys of snapshot and timestamp are elsewhere.
     pub later: bool,
+    /// Sign also what was signed by keys that have been replaced.
+    pub vouch: bool,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { channel: "stable".to_owned(), waves: None, start_at: None, later: false }
+        Self { channel: "stable".to_owned(), waves: None, start_at: None, later: false, vouch: false }
     }
 }
 
@@ -37,7 +39,7 @@ impl Default for Rollout {
 /// With the reason, before anything is written; or when the disk fails, and readers have the old state.
 pub fn publish(to: &Utf8Path, keys: Keys, folder: &Folder, rollout: &Rollout, now: u64) -> Result<Outcome> {
     let mut repository = Repository::open(to, keys)?;
-    repository.ensure_can_sign(now, rollout.later)?;
+    repository.ensure_can_sign(now, rollout.later, rollout.vouch)?;
     let mut channel = channel(&repository, &rollout.channel)?;
     for release in &folder.releases {
         enter(&repository, &mut channel, release, rollout, now)?;
@@ -64,7 +66,7 @@ pub fn withdraw(
     now: u64,
 ) -> Result<(Outcome, Option<Version>)> {
     let mut repository = Repository::open(to, keys)?;
-    repository.ensure_can_sign(now, rollout.later)?;
+    repository.ensure_can_sign(now, rollout.later, rollout.vouch)?;
     let mut channel = channel(&repository, &rollout.channel)?;
     let releases = repository.releases()?;
     let known = |release: &&Release| release.product == product && release.version == version;

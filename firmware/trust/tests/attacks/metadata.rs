@@ -18,6 +18,22 @@ fn a_repository_as_it_should_be_is_trusted() {
     office.accepts(&forge.server);
 }
 
+/// A daemon may look in a task of its own.
+#[test]
+fn a_look_can_be_another_threads() {
+    fn sent<T: Send>(value: T) -> T {
+        value
+    }
+    let forge = Forge::new();
+    let office = Box_::new(&forge);
+    let mut store = office.open();
+    let clock = kontor_trust::Clock { now: NOW, floor: 0 };
+    let trusted = run(sent(crate::forge::look(&mut store, &forge.server, clock))).unwrap();
+    assert!(run(sent(trusted.channel("stable"))).is_ok());
+    let soonest = trusted.expires_at();
+    assert_eq!(soonest, (kontor_trust::Role::Root, NOW + 20 * DAY));
+}
+
 /// An old answer, whole and well signed, after a newer one was seen.
 #[test]
 fn rollback_of_the_timestamp() {

@@ -1,9 +1,9 @@
-//! Metadata with any byte changed. Every third is tried: a signature is checked each time.
+//! Metadata with any byte changed. Some are tried: a signature is checked each time.
 
 use crate::forge::{Box_, Forge};
 
 #[track_caller]
-fn check(file: &str, rules: &[&str]) {
+fn check(file: &str, step: usize, rules: &[&str]) {
     let forge = Forge::new();
     let office = Box_::new(&forge);
     let name = format!("metadata/{file}");
@@ -12,7 +12,7 @@ fn check(file: &str, rules: &[&str]) {
     let text = String::from_utf8(honest.clone()).unwrap();
     let unread = text.find("\"_type\"").map(|at| at..at + text[at..].find('\n').unwrap()).unwrap();
     let mut tried = 0;
-    for at in (0..honest.len()).step_by(3).filter(|at| !unread.contains(at)) {
+    for at in (0..honest.len()).step_by(step).filter(|at| !unread.contains(at)) {
         let mut bytes = honest.clone();
         bytes[at] ^= 1;
         forge.server.put(&name, bytes);
@@ -20,24 +20,24 @@ fn check(file: &str, rules: &[&str]) {
         assert!(error.rule().is_some_and(|rule| rules.contains(&rule)), "byte {at} of {file}: {error}");
         tried += 1;
     }
-    assert!(tried > 100);
+    assert!(tried > 50);
     forge.server.put(&name, honest);
     office.accepts(&forge.server);
 }
 
 #[test]
 fn a_timestamp_with_any_byte_changed() {
-    check("timestamp.json", &["signature", "form"]);
+    check("timestamp.json", 3, &["signature", "form"]);
 }
 
 #[test]
 fn a_snapshot_with_any_byte_changed() {
-    check("1.snapshot.json", &["hash"]);
+    check("1.snapshot.json", 7, &["hash"]);
 }
 
 #[test]
 fn targets_with_any_byte_changed() {
-    check("1.targets.json", &["hash"]);
+    check("1.targets.json", 11, &["hash"]);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_new_root_with_any_byte_changed() {
     let honest = forge.server.get(name).unwrap();
     let text = String::from_utf8(honest.clone()).unwrap();
     let unread = text.find("\"_type\"").map(|at| at..at + text[at..].find('\n').unwrap()).unwrap();
-    for at in (0..honest.len()).step_by(17).filter(|at| !unread.contains(at)) {
+    for at in (0..honest.len()).step_by(31).filter(|at| !unread.contains(at)) {
         let mut bytes = honest.clone();
         bytes[at] ^= 1;
         forge.server.put(name, bytes);
