@@ -25,7 +25,7 @@ use nix::sys::statvfs::statvfs;
 use super::child::{As, Child};
 use super::facts::{self, Running};
 use super::fetch::Order;
-use super::install::{self, InstallOrder};
+use super::install::{self, Checked, InstallOrder};
 use super::places::{FETCH_USER, Places, ROOT, WORK};
 use super::request::Request;
 use super::store;
@@ -254,10 +254,11 @@ impl Daemon {
         }
         let places = Places::new(Path::new(WORK));
         let checked = install::check(&places.mirror(), &self.channel(), &self.running, self.wish);
-        let (choice, release) = match checked {
-            Ok((choice, release)) => (choice, release),
+        let Checked { choice, release, warnings } = match checked {
+            Ok(checked) => checked,
             Err(error) => return self.failed(&format!("{error:#}")),
         };
+        self.status.warnings = warnings;
         self.status.looked_at = Some(store::now());
         self.outcome(describe(&choice, &self.running));
         self.release = release;

@@ -160,7 +160,9 @@ impl Resolver for OwnResolver {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-        let found = resolver::resolve(host).map_err(|error| ureq::Error::Other(error.into()))?;
+        let found = resolver::resolve(host);
+        // Whoever shows it shows the top of the chain alone.
+        let found = found.map_err(|error| ureq::Error::Other(format!("{error:#}").into()))?;
         let mut addresses = self.empty();
         // The array holds 16 and panics beyond.
         found

@@ -50,7 +50,7 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     let paths = Paths::default();
     let running = Running::find(&paths)?;
     let wish = order.wish();
-    let (choice, release) = check(&order.repository, &order.channel, &running, wish)?;
+    let Checked { choice, release, .. } = check(&order.repository, &order.channel, &running, wish)?;
     let release = release.context("nothing is to be installed")?;
     ensure!(choice == Choice::Take(order.version), "the channel has changed its mind: {choice:?}");
     let places = Places::new(&order.work);
@@ -75,6 +75,16 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a repository says.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) choice: Choice,
+    /// The release that is to be taken, accepted.
+    pub(super) release: Option<Release>,
+    /// What of its metadata expires before long, for people.
+    pub(super) warnings: Vec<String>,
+}
+
 /// What the repository in this folder says to do, and the release that is to be taken, accepted.
 ///
 /// # Errors
@@ -84,7 +94,7 @@ pub(super) fn check(
     channel: &str,
     running: &Running,
     wish: Wish,
-) -> anyhow::Result<(Choice, Option<Release>)> {
+) -> anyhow::Result<Checked> {
     let folder = Folder::open(repository).with_context(|| repository.display().to_string())?;
     let root = fs::read(ROOT).context(ROOT)?;
     transport::runtime()?.block_on(async {
@@ -92,11 +102,27 @@ pub(super) fn check(
         let trusted = transport::refresh(Path::new(TRUST), &root, &base, folder, running.built_at).await?;
         let channel = trusted.channel(channel).await?;
         let choice = choose(&running.facts, &channel, wish, store::now())?;
-        let Choice::Take(version) = choice else { return Ok((choice, None)) };
+        let warnings = warnings(&trusted.expiries(), store::now());
+        let Choice::Take(version) = choice else { return Ok(Checked { choice, release: None, warnings }) };
         let release = trusted.release(&running.facts.product, version).await?;
         accept(&running.facts, &release, version, wish)?;
-        Ok((choice, Some(release)))
+        Ok(Checked { choice, release: Some(release), warnings })
     })
+}
+
+/// Of a server's daily duty a week is left, of what is signed by hand a month.
+fn warnings(expiries: &[(kontor_trust::Role, u64)], now: u64) -> Vec<String> {
+    const DAY: u64 = 86_400;
+    let early =
+        |role| if matches!(role, kontor_trust::Role::Root | kontor_trust::Role::Targets) { 30 } else { 7 };
+    expiries
+        .iter()
+        .filter(|(role, until)| until.saturating_sub(now) < early(*role) * DAY)
+        .map(|(role, until)| {
+            let days = until.saturating_sub(now) / DAY;
+            format!("the repository's {role} expires in {days} days: whoever publishes has to sign it anew")
+        })
+        .collect()
 }
 
 /// What works now: the new release will be held against it.
@@ -172,5 +198,26 @@ fn clear(places: &Places) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kontor_trust::Role;
+
+    use super::*;
+
+    #[test]
+    fn what_expires_is_said_early() {
+        const DAY: u64 = 86_400;
+        let now = 1_795_824_000;
+        let check = |role, days, expect: Option<&str>| {
+            assert_eq!(warnings(&[(role, now + days * DAY)], now).first().map(String::as_str), expect);
+        };
+        check(Role::Timestamp, 8, None);
+        let said = "the repository's timestamp expires in 6 days: whoever publishes has to sign it anew";
+        check(Role::Timestamp, 6, Some(said));
+        check(Role::Root, 31, None);
+        assert!(!warnings(&[(Role::Root, now + 29 * DAY)], now).is_empty());
     }
 }
