@@ -112,6 +112,11 @@ impl Schedule {
                 self.phase = Phase::Looking;
                 Some(Action::Look(self.wish()))
             }
+            // What is withdrawn while it waits must not be installed.
+            Phase::Fetched(_) if now >= self.look_at && policy.look => {
+                self.phase = Phase::Looking;
+                Some(Action::Look(self.wish()))
+            }
             Phase::Fetched(version) if self.asks_to_install() || (policy.install && window_is_open) => {
                 self.phase = Phase::Installing(version);
                 Some(Action::Install(version, self.wish()))
@@ -149,6 +154,7 @@ impl Schedule {
         match self.phase {
             Phase::Fetching(version) if success => {
                 (self.phase, self.failures) = (Phase::Fetched(version), 0);
+                self.look_at = now + between(LOOK_EVERY, random);
             }
             _ => self.fail(now, random),
         }
@@ -203,8 +209,13 @@ mod tests {
         let fetch = schedule.looked(first, Some(Choice::Take(VERSION)), ALL, &mut middle());
         assert_eq!(fetch, Some(Action::Fetch(VERSION, Wish::Automatic)));
         schedule.fetched(first, true, &mut middle());
-        assert_eq!(schedule.poll(seconds(100_000), ALL, false), None);
-        let install = schedule.poll(seconds(100_000), ALL, true);
+        assert_eq!(schedule.poll(seconds(5_000), ALL, false), None);
+        let install = schedule.clone().poll(seconds(5_000), ALL, true);
+        assert_eq!(install, Some(Action::Install(VERSION, Wish::Automatic)));
+        assert_eq!(schedule.poll(seconds(100_000), ALL, true), Some(Action::Look(Wish::Automatic)), "again");
+        assert!(schedule.looked(seconds(100_000), Some(Choice::Take(VERSION)), ALL, &mut middle()).is_some());
+        schedule.fetched(seconds(100_001), true, &mut middle());
+        let install = schedule.poll(seconds(100_001), ALL, true);
         assert_eq!(install, Some(Action::Install(VERSION, Wish::Automatic)));
         assert_eq!(schedule.phase(), Phase::Installing(VERSION));
     }
@@ -224,7 +235,7 @@ mod tests {
             schedule.looked(seconds(200_000), Some(Choice::Take(VERSION)), fetch, &mut middle()).is_some()
         );
         schedule.fetched(seconds(200_000), true, &mut middle());
-        assert_eq!(schedule.poll(seconds(900_000), fetch, true), None, "it waits for an operator");
+        assert_eq!(schedule.poll(seconds(201_000), fetch, true), None, "it waits for an operator");
     }
 
     #[test]

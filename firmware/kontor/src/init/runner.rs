@@ -28,6 +28,7 @@ use super::logs::{Errors, Ring, wall_clock};
 use super::services::{CLOCK, COMPONENTS, LEAVE, MARK_GOOD, SITE, STORAGE, Service, TRIAL};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
+use crate::updated;
 
 /// The last known time is kept this often; a box without a clock chip is at most this far behind.
 const SAVE_CLOCK_EVERY: Duration = Duration::from_secs(600);
@@ -312,8 +313,10 @@ impl Runner {
                 self.mark_good(now);
             }
             COMPONENTS => self.start_components(now),
-            // The try that this boot has taken is not given back: the boot loader finds the way to the other slot.
-            TRIAL if !success => {
+            TRIAL if success => self.mark_good(now),
+            // The try that this boot has taken is not given back: the boot loader finds the way to the other slot. Only where
+            // something is on trial: a release that has proved itself is never restarted for this.
+            TRIAL if Path::new(updated::ON_TRIAL).exists() => {
                 self.begin_shutdown(now, Action::Reboot, "the trial of a release failed", Leave::Spent)
             }
             SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),

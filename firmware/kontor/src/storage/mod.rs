@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use kontor_boot::{PartitionKind, Slot};
+use kontor_boot::{BootState, PartitionKind, Slot};
 use kontor_status::StorageStatus;
 use kontor_status::paths::{self, Paths};
 use kontor_sys::file::write_atomic;
@@ -224,11 +224,17 @@ fn mark_good() -> anyhow::Result<()> {
         return Ok(());
     };
     let slot = booted_slot().context("the kernel command line names no slot")?;
-    if updated::is_on_trial(slot) {
-        eprintln!("slot {slot} is on trial: whether it is good is judged by what worked before");
+    if updated::is_on_trial() {
+        eprintln!("a release is on trial: whether slot {slot} is good is judged by what worked before");
         return Ok(());
     }
     let mut file = BootStateFile::open(&disk.partition(PartitionKind::BootState)?)?;
+    let before = file.read()?.unwrap_or(BootState::fresh());
+    if !is_mounted(paths::STATE) && !before.good[slot.index()] && before.good[slot.other().index()] {
+        // Perhaps a release that cannot mount it: its tries decide.
+        eprintln!("slot {slot} has never been good, and without state nobody can judge it");
+        return Ok(());
+    }
     let state = file.mark_good(slot)?;
     eprintln!("slot {slot} is good");
     show_good(state.tries)

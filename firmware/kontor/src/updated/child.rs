@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kontor_sys::file::write_atomic;
@@ -18,6 +19,7 @@ use super::places::FETCH_USER;
 
 /// Characters of a line that are kept.
 const MAX_LINE: usize = 400;
+const READS_A_TURN: usize = 16;
 /// Files at once: a few and a connection.
 const MAX_FILES: u64 = 128;
 
@@ -26,6 +28,10 @@ pub(super) struct Child {
     pid: Pid,
     output: fs::File,
     unfinished: Vec<u8>,
+    /// When it was started, or its progress last grew.
+    moved: Instant,
+    /// Without any for so long it is ended.
+    patience: Duration,
     /// The last progress it has told.
     pub(super) progress: Option<Progress>,
     /// The last thing it has said that is no progress: why it ended, when it ended badly.
@@ -39,6 +45,16 @@ pub(super) enum As {
     Fetcher,
     /// Root.
     Installer,
+}
+
+impl As {
+    /// Metadata of some KiB, or a download that stands still; a slot and a component on a slow disk.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Fetcher => Duration::from_secs(600),
+            Self::Installer => Duration::from_secs(3600),
+        }
+    }
 }
 
 impl Child {
@@ -68,7 +84,15 @@ impl Child {
         };
         let pid = Pid::from_raw(i32::try_from(launch.spawn().context("cannot start a child")?)?);
         let output = fs::File::from(reader);
-        Ok(Self { pid, output, unfinished: Vec::new(), progress: None, said: String::new() })
+        Ok(Self {
+            pid,
+            output,
+            unfinished: Vec::new(),
+            moved: Instant::now(),
+            patience: who.patience(),
+            progress: None,
+            said: String::new(),
+        })
     }
 
     /// Hears what it says, and whether it has ended: with success, or not.
@@ -79,12 +103,17 @@ impl Child {
             Ok(_) | Err(_) => Some(false),
         };
         self.hear();
+        if ended.is_none() && self.moved.elapsed() > self.patience {
+            self.said = format!("it brought nothing for {} s", self.patience.as_secs());
+            return Some(false);
+        }
         ended
     }
 
     fn hear(&mut self) {
         let mut buffer = [0; 4096];
-        loop {
+        // Bounded, so that one that talks without end keeps nobody from anything.
+        for _ in 0..READS_A_TURN {
             match self.output.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(length) => self.take(&buffer[..length]),
@@ -107,7 +136,12 @@ impl Child {
     fn line(&mut self) {
         let line = std::mem::take(&mut self.unfinished);
         match serde_json::from_slice(&line) {
-            Ok(progress) => self.progress = Some(progress),
+            Ok(progress) => {
+                if self.progress != Some(progress) {
+                    self.moved = Instant::now();
+                }
+                self.progress = Some(progress);
+            }
             Err(_) => {
                 self.said = String::from_utf8_lossy(&line).into_owned();
                 eprintln!("{}", self.said);

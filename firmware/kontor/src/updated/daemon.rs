@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use kontor_sys::signal::Signals;
 use kontor_sys::watch::FileWatch;
 use kontor_update::schedule::{Action, Ask, Phase, Policy};
 use kontor_update::{Release, Schedule, Version, Wish};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::statvfs::statvfs;
@@ -173,6 +174,9 @@ impl Daemon {
         let started = match action {
             Action::Look(wish) => {
                 self.wish = wish;
+                if wish == Wish::Automatic {
+                    self.stick = None;
+                }
                 self.order(Vec::new())
                     .and_then(|order| self.start(As::Fetcher, &["fetch", "metadata"], &order))
             }
@@ -213,7 +217,9 @@ impl Daemon {
             .map(|(_, image)| image.clone())
             .filter(|image| is_new(image.sha256.as_str()))
             .collect();
-        has_room(&images, &Places::new(Path::new(WORK)))?;
+        let places = Places::new(Path::new(WORK));
+        keep_only(release, &places);
+        has_room(&images, &places)?;
         let order = self.order(images)?;
         self.start(As::Fetcher, &["fetch", "images"], &order)
     }
@@ -347,22 +353,49 @@ fn describe(choice: &kontor_update::Choice, running: &Running) -> String {
     }
 }
 
-/// The directories that belong to the children that fetch.
+/// The directories that belong to the children that fetch. What holds them does not, so that none of them is ever a link.
 fn prepare(places: &Places) -> anyhow::Result<()> {
-    for folder in places.all() {
-        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        chown(&folder, Some(FETCH_USER), Some(FETCH_USER)).with_context(|| folder.display().to_string())?;
+    let [work, below @ ..] = places.all();
+    own(&work, 0)?;
+    below.iter().try_for_each(|folder| own(folder, FETCH_USER))
+}
+
+fn own(folder: &Path, user: u32) -> anyhow::Result<()> {
+    let made = match fs::create_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    let opened = made.and_then(|()| {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(folder)
+    });
+    let owned = opened.and_then(|folder| fchown(folder, Some(user), Some(user)));
+    owned.with_context(|| folder.display().to_string())
+}
+
+/// What an earlier release has left, and this one does not name, is in nobody's way any more.
+fn keep_only(release: &Release, places: &Places) {
+    let images = release.images().map(|(_, image)| image.sha256.as_str());
+    let objects = release.objects().map(|object| object.sha256.as_str());
+    let kept: Vec<&str> = images.chain(objects).collect();
+    for folder in [places.images(), places.objects()] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if !kept.contains(&&*entry.file_name().to_string_lossy()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
-    Ok(())
 }
 
 /// Whether a release fits: its images, and the largest download beside them.
 fn has_room(images: &[kontor_update::release::Image], places: &Places) -> anyhow::Result<()> {
     let missing = images.iter().filter(|image| !places.image(&image.sha256).exists());
-    let (mut need, mut largest) = (SPARE_BYTES, 0);
+    // A component is copied once more when it is installed.
+    let copied = images.iter().map(|image| image.bytes).max().unwrap_or(0);
+    let (mut need, mut largest) = (SPARE_BYTES + copied, 0);
     for image in missing {
         need += image.bytes;
-        largest = image.full().map_or(0, |object| object.bytes).max(largest);
+        largest = image.full().map_or(0, |object| missing_of(object, places)).max(largest);
     }
     let found = statvfs(SYSTEM).context(SYSTEM)?;
     let free = found.blocks_available() * found.fragment_size();
@@ -374,6 +407,12 @@ fn has_room(images: &[kontor_update::release::Image], places: &Places) -> anyhow
         free >> 20
     );
     Ok(())
+}
+
+/// What of a download has not come yet.
+fn missing_of(object: &kontor_update::release::Object, places: &Places) -> u64 {
+    let path = places.objects().join(object.sha256.as_str());
+    object.bytes.saturating_sub(path.symlink_metadata().map_or(0, |found| found.len()))
 }
 
 /// Nothing depends on it but who asks when.

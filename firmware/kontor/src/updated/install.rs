@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use kontor_component::{SHIPPED_DIRECTORY, Shipped};
 use kontor_status::paths::Paths;
 use kontor_sys::verity;
@@ -13,6 +13,7 @@ use kontor_trust::Folder;
 use kontor_update::journal::OnTrial;
 use kontor_update::release::Component;
 use kontor_update::{Choice, Release, Version, Wish, accept, choose};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{self, Running};
@@ -54,16 +55,16 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     let release = release.context("nothing is to be installed")?;
     ensure!(choice == Choice::Take(order.version), "the channel has changed its mind: {choice:?}");
     let places = Places::new(&order.work);
+    let before = before(&paths)?;
     let mut disk = OwnDisk::open()?;
     for component in &release.components {
         place(component, &places).with_context(|| format!("component {}", component.name))?;
     }
     let slot = &release.slot;
     let path = places.image(&slot.sha256);
-    let mut image = File::open(&path).with_context(|| path.display().to_string())?;
-    let target = disk.write_inactive(&mut image, slot.bytes, &slot.sha256)?;
-    remove_others(&release)?;
-    let before = before(&paths);
+    let mut image = open_image(&path)?;
+    let target = disk.write_inactive(&mut image, slot.bytes, &slot.sha256).inspect_err(|_| discard(&path))?;
+    remove_others(&release);
     let (version, from) = (release.version, running.facts.version);
     let trial =
         OnTrial { version, from, slot: target.letter().to_owned(), before, judged: false, verdict: None };
@@ -125,10 +126,19 @@ fn warnings(expiries: &[(kontor_trust::Role, u64)], now: u64) -> Vec<String> {
         .collect()
 }
 
-/// What works now: the new release will be held against it.
-fn before(paths: &Paths) -> kontor_update::Health {
+/// What works now: the new release will be held against it, and in any case against what makes a gateway.
+fn before(paths: &Paths) -> anyhow::Result<kontor_update::Health> {
     let components: Vec<String> = shipped().into_iter().map(|shipped| shipped.manifest.name).collect();
-    observe::look(&Snapshot::take(paths), &components, facts::own_name(paths).as_deref()).now
+    let snapshot = Snapshot::take(paths);
+    ensure!(
+        snapshot.init.is_some() && snapshot.net.is_some() && snapshot.storage.is_some(),
+        "the box does not say what works now: a new release could not be judged"
+    );
+    let mut before = observe::look(&snapshot, &components, facts::own_name(paths).as_deref()).now;
+    for name in ["service netd", "service dhcpd", "service dnsd", "disk state"] {
+        before.add(name);
+    }
+    Ok(before)
 }
 
 /// The components of the release that runs.
@@ -149,19 +159,34 @@ fn place(component: &Component, places: &Places) -> anyhow::Result<()> {
         return Ok(());
     }
     let source = places.image(&component.image.sha256);
-    // From now on only root can change it.
-    chown(&source, Some(0), Some(0)).with_context(|| source.display().to_string())?;
-    fs::set_permissions(&source, fs::Permissions::from_mode(0o644))?;
-    let mut file = File::open(&source).with_context(|| source.display().to_string())?;
-    let found = slots::hash(&mut file, component.image.bytes)?;
-    ensure!(
-        found == component.image.sha256 && file.metadata()?.len() == component.image.bytes,
-        "rule hash: the image is not what the release says"
-    );
-    file.sync_all()?;
-    fs::rename(&source, &target).with_context(|| target.display().to_string())?;
+    let mut from = open_image(&source)?;
+    // A file of root's own: whoever fetched the other one may still have it open.
+    let fresh = folder.join(".new");
+    let _ = fs::remove_file(&fresh);
+    let mut to = File::create_new(&fresh).with_context(|| fresh.display().to_string())?;
+    let found = slots::copy(&mut from, &mut to, component.image.bytes).inspect_err(|_| discard(&source))?;
+    if found != component.image.sha256 {
+        discard(&source);
+        bail!("rule hash: the image is not what the release says");
+    }
+    to.sync_all()?;
+    fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
     File::open(&folder)?.sync_all()?;
     Ok(())
+}
+
+/// An image as a child has left it: an ordinary file, or nothing.
+fn open_image(path: &Path) -> anyhow::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = file.with_context(|| path.display().to_string())?;
+    ensure!(file.metadata()?.is_file(), "{} is no file", path.display());
+    Ok(file)
+}
+
+/// One that is not what it should be is fetched anew.
+fn discard(path: &Path) {
+    let _ = fs::remove_file(path);
 }
 
 /// Sealed it is known by what the kernel measures; one that no component has used yet is read.
@@ -178,18 +203,18 @@ fn is_there(path: &Path, component: &Component) -> anyhow::Result<bool> {
 }
 
 /// Images of neither the release that runs nor the new one: their slot has just been written over.
-fn remove_others(release: &Release) -> anyhow::Result<()> {
+fn remove_others(release: &Release) {
     let ours = shipped().into_iter().map(|shipped| shipped.seal.verity);
     let theirs = release.components.iter().map(|component| component.verity.to_string());
     let kept: BTreeSet<String> = ours.chain(theirs).map(|digest| format!("{digest}.erofs")).collect();
     let folder = component_folder();
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(&folder) else { return };
     for entry in entries.flatten() {
         if !kept.contains(&*entry.file_name().to_string_lossy()) {
-            fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
+            fs::remove_file(entry.path())
+                .unwrap_or_else(|error| eprintln!("error: {}: {error}", entry.path().display()));
         }
     }
-    Ok(())
 }
 
 /// What was fetched is not needed any more; what cannot be removed is in nobody's way.

@@ -26,6 +26,9 @@ use std::path::Path;
 pub(crate) use request::Request;
 pub(crate) use store::is_on_trial;
 
+/// There from the moment a boot is known to be a trial: should `trial` fail then, PID 1 restarts the box.
+pub(crate) const ON_TRIAL: &str = "/run/kontor/updated/on-trial";
+
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["trial"] => trial::run(),

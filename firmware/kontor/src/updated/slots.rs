@@ -80,6 +80,10 @@ impl OwnDisk {
             bytes <= room,
             "slot {slot} has {room} bytes, the release needs {bytes}: flash the box with a newer image"
         );
+        // Before anything is touched: what is in the other slot is the way back until then.
+        image.rewind().context("the slot's image")?;
+        let found = hash(image, bytes).context("the slot's image")?;
+        ensure!(found == *sha256, "rule hash: the slot's image is not what the release says");
         self.invalidate(slot)?;
         image.rewind().context("the slot's image")?;
         let written = copy(image, &mut target, bytes).with_context(|| format!("cannot write {place}"))?;
@@ -97,7 +101,7 @@ pub(super) fn slots(booted: Slot, state: &BootState) -> Slots<'static> {
 }
 
 /// Copies exactly `bytes`, and says what was copied.
-fn copy(from: &mut File, to: &mut File, bytes: u64) -> anyhow::Result<Sha256Hex> {
+pub(super) fn copy(from: &mut File, to: &mut File, bytes: u64) -> anyhow::Result<Sha256Hex> {
     let (mut hash, mut left, mut chunk) = (Sha256::new(), bytes, vec![0; CHUNK]);
     while left > 0 {
         let length = read_some(from, &mut chunk, left)?;

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use kontor_boot::Slot;
 use kontor_sys::file::{set_aside, write_durable};
 use kontor_update::Journal;
 use nix::fcntl::{Flock, FlockArg};
@@ -68,10 +67,9 @@ fn draw() -> std::io::Result<u64> {
     Ok(u64::from_le_bytes(bytes).max(1))
 }
 
-/// Whether what is in the slot that runs has yet to prove itself: then only `trial` calls it good. Without `state` nobody
-/// knows of a trial, and the slot is judged as any other.
-pub(crate) fn is_on_trial(slot: Slot) -> bool {
-    load().is_ok_and(|journal| journal.trial.is_some_and(|trial| trial.slot == slot.letter()))
+/// Whether a release is on trial, in whichever slot: then only `trial` says what is good. Without `state` nobody knows.
+pub(crate) fn is_on_trial() -> bool {
+    load().is_ok_and(|journal| journal.trial.is_some())
 }
 
 #[cfg(test)]

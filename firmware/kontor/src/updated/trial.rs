@@ -9,8 +9,10 @@ use anyhow::Context as _;
 use kontor_boot::Slot;
 use kontor_status::paths::Paths;
 use kontor_update::Verdict;
+use kontor_update::health::COMPONENT;
 use kontor_update::journal::{Boot, OnTrial};
 
+use super::ON_TRIAL;
 use super::slots::{OwnDisk, slots};
 use super::store;
 use super::{facts, install, observe};
@@ -22,6 +24,8 @@ use crate::storage;
 const EVERY: Duration = Duration::from_secs(1);
 /// Everything must have worked for so long without a break: a daemon that starts, serves and dies is not one that works.
 const STEADY: Duration = Duration::from_secs(10);
+/// And something must be missing for so long without a break: a lost datagram is no reason to give a release up.
+const LASTING: Duration = Duration::from_secs(20);
 /// What is written when the boot loader has given a release up that never came to be judged.
 const NEVER_JUDGED: &str = "it was booted and never got as far as its own trial: the kernel or process 1 failed, or hung and was \
                             reset by the watchdog";
@@ -55,17 +59,22 @@ pub(super) fn run() -> anyhow::Result<()> {
 
 /// The other slot runs again: remembered, and the failed one cannot be chosen any more, however often this one is restarted.
 fn fell_back(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
+    let otherwise = if trial.judged { UNDER_TRIAL } else { NEVER_JUDGED };
+    // First, so that the next boot knows it for what it is whatever the boot state says then.
+    if trial.verdict.is_none() {
+        store::change(|journal| journal.condemn(otherwise))?;
+    }
     if let Some(slot) = Slot::from_letter(&trial.slot)
         && slot != disk.booted
     {
         disk.invalidate(slot)?;
     }
-    let otherwise = if trial.judged { UNDER_TRIAL } else { NEVER_JUDGED };
     eprintln!("error: release {} did not work; {} runs again", trial.version, trial.from);
     store::change(|journal| journal.fail(store::now(), otherwise))
 }
 
 fn give_up(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
+    std::fs::write(ON_TRIAL, "").context(ON_TRIAL)?;
     let reason = trial.verdict.as_deref().unwrap_or_default();
     eprintln!("error: release {} does not work, back to {}: {reason}", trial.version, trial.from);
     disk.invalidate(disk.booted)?;
@@ -74,22 +83,32 @@ fn give_up(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
 }
 
 fn judge(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
+    std::fs::write(ON_TRIAL, "").context(ON_TRIAL)?;
     eprintln!("release {} is on trial: what worked with {} has to work", trial.version, trial.from);
     store::change(|journal| journal.trial.iter_mut().for_each(|trial| trial.judged = true))?;
     let paths = Paths::default();
     let components: Vec<String> =
         install::shipped().into_iter().map(|shipped| shipped.manifest.name).collect();
-    let mut well_since: Option<Instant> = None;
+    let (mut well_since, mut bad_since): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         let name = facts::own_name(&paths);
-        let seen = observe::look(&Snapshot::take(&paths), &components, name.as_deref());
+        let mut seen = observe::look(&Snapshot::take(&paths), &components, name.as_deref());
+        // Components that this release does not have any more.
+        let is_gone = |name: &&str| {
+            name.strip_prefix(COMPONENT).is_some_and(|name| !components.iter().any(|one| one == name))
+        };
+        seen.unknown = trial.before.names().filter(is_gone).map(str::to_owned).collect();
         match kontor_update::judge(&trial.before, &seen) {
             Verdict::Good => {
+                bad_since = None;
                 if well_since.get_or_insert_with(Instant::now).elapsed() >= STEADY {
                     return succeed(disk);
                 }
             }
-            Verdict::Wait(_) => well_since = None,
+            Verdict::Wait(_) => (well_since, bad_since) = (None, None),
+            Verdict::Bad(_) if bad_since.get_or_insert_with(Instant::now).elapsed() < LASTING => {
+                well_since = None
+            }
             Verdict::Bad(missing) => {
                 let reason = format!("after {} s these do not work: {}", seen.uptime_s, missing.join(", "));
                 store::change(|journal| journal.condemn(&reason))?;
@@ -104,6 +123,10 @@ fn judge(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
 fn succeed(disk: &mut OwnDisk) -> anyhow::Result<()> {
     let state = disk.mark_good()?;
     eprintln!("slot {} is good: everything that worked before works", disk.booted);
-    store::change(|journal| journal.succeed(store::now()))?;
-    storage::show_good(state.tries)
+    // The slot is good: what cannot be written down now is found out at the next boot.
+    let noted = store::change(|journal| journal.succeed(store::now())).and(storage::show_good(state.tries));
+    noted.or_else(|error| {
+        eprintln!("error: {error:#}");
+        Ok(())
+    })
 }
