@@ -22,7 +22,7 @@ fn old() -> Vec<u8> {
 fn new() -> Vec<u8> {
     let old = old();
     let mut moved = old[700_000..].to_vec();
-    moved.iter_mut().step_by(37).for_each(|byte| *byte = byte.wrapping_add(4));
+    moved.iter_mut().step_by(337).for_each(|byte| *byte = byte.wrapping_add(4));
     [&old[..200_000], &noise(3, 5_000), &old[200_000..400_000], &[0; 350_000], &moved, &old[..100_000]]
         .concat()
 }
