@@ -52,6 +52,7 @@ impl Args {
             output: self.output.clone(),
             program: self.program.clone(),
             steps: None,
+            lock: None,
             components: true,
             fetch: self.fetch.clone(),
         }

@@ -28,12 +28,13 @@ pub const PRODUCT: &str = "branch";
 const IMAGE: &str = "component.erofs";
 const SEAL: &str = "seal.json";
 const PARTS: &str = "parts.json";
-/// Programs are started from it all day, on small processors. The first `samba-tool` after a mount took 3.3 s with this, 11.4 s
-/// with zstd and clusters of 64 KiB, 1.7 to 2.7 s from an ordinary directory; the image has 83 MB instead of 61. Level 12 takes
-/// 7.5 s of CPU time instead of 2.1, whenever the declaration has changed, and saves a quarter of a percent.
-const EROFS_COMPRESSION: &str = "lz4hc,9";
+/// Not compressed, so that a release's images differ where its files do and nowhere else; on the wire they are compressed
+/// (`kontor-delta`, ARCHITECTURE.md). With `lz4hc,9` at rest the image had 83 MB instead of 164, took 54.3 MB on the wire instead of 42.7, and the
+/// patch of a new OpenSSL 1.19 MB instead of 0.55. Ends of files lie with their inodes, mkfs.erofs's default: without, the image
+/// has 2.7 MB more and that patch 3 KB less.
+const EROFS_OPTIONS: [&str; 1] = ["--quiet"];
 /// Raise it when the code below changes what it makes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What an image is to be made of.
 #[derive(Debug)]
@@ -159,7 +160,7 @@ impl Builder<'_> {
         let declaration = &source.declaration;
         let mut key = Key::new("component", VERSION).with(self.tools.root().as_str());
         key.add(&self.epoch_s.to_le_bytes());
-        key.add(EROFS_COMPRESSION.as_bytes());
+        key.add(EROFS_OPTIONS.join(" ").as_bytes());
         key.add(format!("{:?}", declaration.root).as_bytes());
         key.add(declaration.manifest_text.as_bytes());
         for package in &source.packages {
@@ -212,7 +213,7 @@ fn seal(tree: &Tree, declaration: &Declaration, epoch_s: u32, out: &Utf8Path, to
     let image = out.join(IMAGE);
     let uuid = disk::named_guid(&format!("component {}", declaration.manifest.name));
     let mut command = tools.command("mkfs.erofs")?;
-    command.args(["--quiet", "--tar=f", "-z", EROFS_COMPRESSION, "-U", &uuid.to_string().to_lowercase()]);
+    command.args(EROFS_OPTIONS).args(["--tar=f", "-U", &uuid.to_string().to_lowercase()]);
     command.args(["-T", &epoch_s.to_string(), image.as_str()]);
     // Its scratch file is as large as the tree: /tmp may be small, or TMPDIR not be there.
     command.env("TMPDIR", out);

@@ -69,6 +69,8 @@ pub struct ImageOptions {
     pub components: bool,
     /// Where the results of steps are kept; by default `target/images/steps`.
     pub steps: Option<Utf8PathBuf>,
+    /// Another lock than the repository's: to compare releases.
+    pub lock: Option<LockFile>,
     /// How packages may be had.
     pub fetch: FetchOptions,
 }
@@ -84,6 +86,7 @@ impl Default for ImageOptions {
             program: None,
             components: true,
             steps: None,
+            lock: None,
             fetch: FetchOptions::default(),
         }
     }
@@ -141,6 +144,16 @@ pub fn measure(options: &ImageOptions) -> Result<Vec<Measured>> {
     built.measured(&files, true)
 }
 
+/// Builds what a release ships: the slot's image, and those of the components. No disk image.
+///
+/// # Errors
+/// When a step fails.
+pub fn shipped(options: &ImageOptions) -> Result<(Utf8PathBuf, Vec<Sealed>)> {
+    let built = Build::prepare(options)?;
+    let (files, ()) = built.release(|| Ok(()))?;
+    Ok((files.slot_image(), files.components().to_vec()))
+}
+
 /// Makes the document that says what an image is made of; nothing is built.
 ///
 /// # Errors
@@ -168,7 +181,7 @@ struct Build {
 impl Build {
     fn prepare(options: &ImageOptions) -> Result<Self> {
         let workspace = Workspace::locate();
-        let mut lock = checked_lock(&workspace)?;
+        let mut lock = options.lock.clone().map_or_else(|| checked_lock(&workspace), Ok)?;
         // Mistakes first: a plan costs nothing, a download may.
         let plan = Plan::new(options, &workspace, &lock)?;
         let steps = Steps::open(options.steps.clone().unwrap_or_else(|| workspace.images().join("steps")))?;

@@ -287,6 +287,12 @@ impl ReleaseFiles {
         self.slot.join("slot.img")
     }
 
+    /// The components that belong to it.
+    #[must_use]
+    pub fn components(&self) -> &[Sealed] {
+        &self.components
+    }
+
     /// The file system with the components.
     #[must_use]
     pub fn system_image(&self) -> Utf8PathBuf {
