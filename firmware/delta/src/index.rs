@@ -114,7 +114,8 @@ struct Decoder {
     greatest: u64,
     offset: u64,
     pack_offset: u64,
-    known: HashMap<Digest, (u64, u64, u64)>,
+    /// Length of every chunk so far, and where in the pack it is.
+    known: HashMap<Digest, (u64, u64)>,
 }
 
 impl Decoder {
@@ -142,22 +143,21 @@ impl Decoder {
         let pack_length = reader.varint()?;
         entry.digest = Some(digest);
         if pack_length == 0 {
-            let (known, pack_offset, pack_length) = *self
+            // It lies where the first one lies; its bytes count once.
+            let (known, pack_offset) = *self
                 .known
                 .get(&digest)
                 .ok_or(Error::Malformed("a chunk that is said to have come before"))?;
             if known != length {
                 return Err(Error::Malformed("a chunk of two lengths"));
             }
-            // It lies where the first one lies; its bytes count once.
-            let _ = pack_length;
             return Ok(Entry { pack_offset, ..entry });
         }
         // A frame that does not compress is a little longer than what is in it.
         if pack_length > length + length / 128 + 64 {
             return Err(Error::Malformed("a chunk longer in the pack than it is"));
         }
-        if self.known.insert(digest, (length, self.pack_offset, pack_length)).is_some() {
+        if self.known.insert(digest, (length, self.pack_offset)).is_some() {
             return Err(Error::Malformed("a chunk that is in the pack twice"));
         }
         entry.pack_length = pack_length;

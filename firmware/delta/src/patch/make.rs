@@ -115,7 +115,10 @@ fn pack(
     options: Options,
 ) -> Result<(Segment, Vec<u8>), Error> {
     let (range, method, ranges) = match part {
-        Part::Copy(copy) => (copy.new..copy.new_end(), Method::Copy, vec![copy.old..copy.old_end()]),
+        Part::Copy(copy) => {
+            let old = copy.old..copy.old_end();
+            (copy.new..copy.new_end(), Method::Copy, vec![old])
+        }
         Part::Hole(range) => (range.clone(), Method::Hole, Vec::new()),
         Part::Changed(range) => (range.clone(), Method::Zstd, resembling(range, matches, old.len())),
     };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 
@@ -63,15 +63,16 @@ pub fn run(common: &Common) -> Result<Report> {
     let new = rig.ship(&rig.lock, folder)?;
     eprintln!("publishing the new release");
     let tree = rig.unpacked(&new.sealed, &folder.join("new"))?;
-    let published = [Published::new(new.slot)?, Published::new(new.component)?];
+    let published = publish(new.slot, new.component)?;
     let mut pairs = BTreeMap::new();
     for (name, older) in PAIRS {
         let (lock, changes) =
             history::older(&rig.lock, &rig.index, older, COMPONENT, &folder.join("packages.lock"))?;
         eprintln!("{name}: {} packages differ", changes.len());
         let old = rig.ship(&lock, folder)?;
-        let mut pair = Pair::measure(&published, &old, common.rounds)?;
-        if matches!(older, Older::Source(_)) {
+        let is_fix = matches!(older, Older::Source(_));
+        let mut pair = Pair::measure(&published, &old, common.rounds, is_fix)?;
+        if is_fix {
             let root = folder.join(name);
             pair.per_file = Some(techniques::per_file(&rig.unpacked(&old.sealed, &root)?, &tree)?);
             std::fs::remove_dir_all(&root).with_context(|| format!("cannot remove {root}"))?;
@@ -81,6 +82,16 @@ pub fn run(common: &Common) -> Result<Report> {
         pairs.insert(name, pair);
     }
     report(&published, &pairs)
+}
+
+/// Both images at once: a stream is made by one processor.
+fn publish(slot: Vec<u8>, component: Vec<u8>) -> Result<[Published; 2]> {
+    std::thread::scope(|scope| {
+        let slot = scope.spawn(|| Published::new(slot));
+        let component = Published::new(component)?;
+        let slot = slot.join().map_err(|_| anyhow!("publishing the slot panicked"))??;
+        Ok([slot, component])
+    })
 }
 
 /// Everything the releases are built with.
@@ -148,9 +159,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn measure(published: &[Published; 2], old: &Shipped, rounds: u32) -> Result<Self> {
-        let mut pair = Self::default();
-        pair.apply_s = vec![0.0; rounds as usize];
+    /// The patch of the whole image takes longest, and is made for fixes alone.
+    fn measure(published: &[Published; 2], old: &Shipped, rounds: u32, is_fix: bool) -> Result<Self> {
+        let mut pair = Self { apply_s: vec![0.0; rounds as usize], ..Self::default() };
         let olds = [&old.slot, &old.component];
         for (number, new) in published.iter().enumerate().filter(|(number, new)| new.image != *olds[*number])
         {
@@ -170,7 +181,7 @@ impl Pair {
             pair.rauc4k += techniques::rauc4k(old, &new.image)?;
             pair.casync16k += techniques::casync16k(old, &new.image)?;
             pair.zsync += techniques::zsync(old, &new.image)?;
-            let patch_from = techniques::patch_from(old, &new.image)?;
+            let patch_from = if is_fix { techniques::patch_from(old, &new.image)? } else { 0 };
             pair.patch_from += patch_from;
             pair.slot_patch_from += if number == 0 { patch_from } else { 0 };
         }
@@ -185,7 +196,7 @@ impl Pair {
     fn json(&self) -> Value {
         json!({
             "changes": self.changes, "full": self.full, "ours": self.ours, "chunks": self.chunks, "ways": self.ways,
-            "rauc4k": self.rauc4k, "casync16k": self.casync16k, "zsync": self.zsync, "patch_from": self.patch_from,
+            "rauc4k": self.rauc4k, "casync16k": self.casync16k, "zsync": self.zsync, "patch_from": self.per_file.map(|_| self.patch_from),
             "per_file": self.per_file_with_slot(), "slot": self.slot, "of_full": self.ours as f64 / self.full as f64,
             "apply_s": Summary::of(&self.apply_s),
         })

@@ -36,8 +36,6 @@ pub(super) struct Fetched {
     pub(super) bytes: u64,
     /// What chunks alone would have come to, with the index.
     pub(super) chunks: u64,
-    /// The patch alone.
-    pub(super) patch: Option<u64>,
     /// From the bytes fetched to the verified image.
     pub(super) apply_s: f64,
 }
@@ -75,8 +73,7 @@ pub(super) fn fetch(published: &Published, have: &[&[u8]], patch: Option<&[u8]>)
     let apply_s = began.elapsed().as_secs_f64();
     let (way, target) = way;
     ensure!(sha256(&target) == published.sha256, "{way}: what was put together is not the image");
-    let patch = patch.map(|patch| patch.len() as u64);
-    Ok(Fetched { way, bytes: asked + bytes, chunks: index + missing, patch, apply_s })
+    Ok(Fetched { way, bytes: asked + bytes, chunks: index + missing, apply_s })
 }
 
 fn apply_full(published: &Published) -> Result<Vec<u8>> {

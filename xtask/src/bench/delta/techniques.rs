@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_rolled_sum_is_the_sum_of_what_it_covers() {
-        let bytes: Vec<u8> = (0..3 * BLOCK as u32).map(|n| (n * n >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..3 * BLOCK as u32).map(|n| ((n * n) >> 3) as u8).collect();
         let mut sum = Rolling::new(&bytes[..BLOCK]);
         for offset in 0..2 * BLOCK {
             assert_eq!(sum.value(), weak(&bytes[offset..offset + BLOCK]));
