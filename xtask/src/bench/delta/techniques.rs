@@ -99,11 +99,15 @@ pub(super) fn zsync(old: &[u8], new: &[u8]) -> Result<u64> {
     let mut sum = Rolling::new(old.get(..BLOCK).unwrap_or(&[]));
     let mut offset = 0;
     while offset + BLOCK <= old.len() {
-        if sums[filter(sum.value())] {
-            for number in blocks.get(&sum.value()).into_iter().flatten() {
-                let same = || new[number * BLOCK..(number + 1) * BLOCK] == old[offset..offset + BLOCK];
-                missing[*number] = missing[*number] && !same();
-            }
+        if sums[filter(sum.value())]
+            && let Some(numbers) = blocks.get_mut(&sum.value())
+        {
+            // What is found is not looked for again: thousands of blocks are zeros.
+            numbers.retain(|number| {
+                let wanted = new[number * BLOCK..(number + 1) * BLOCK] != old[offset..offset + BLOCK];
+                missing[*number] = wanted;
+                wanted
+            });
         }
         if offset + BLOCK < old.len() {
             sum.roll(old[offset], old[offset + BLOCK]);
