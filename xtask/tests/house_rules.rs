@@ -10,10 +10,11 @@ const TOP_LEVEL_FOLDERS: [&str; 9] =
     [".cargo", ".ci", "board", "docs", "firmware", "images", "qemu-tests", "rootfs", "xtask"];
 const FORBIDDEN_STEMS: [&str; 5] = ["utils", "util", "common", "misc", "helpers"];
 /// Libraries that hold decisions: no executor, no system calls.
-const SANS_IO: [&str; 11] = [
+const SANS_IO: [&str; 12] = [
     "boot",
     "component",
     "config",
+    "delta",
     "dhcp4",
     "dns",
     "firewall",

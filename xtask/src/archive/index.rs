@@ -109,6 +109,11 @@ impl Index {
         &self.packages[number]
     }
 
+    /// Every version of every package, in no order that means anything.
+    pub fn packages(&self) -> &[Package] {
+        &self.packages
+    }
+
     /// The candidate for a name: its best version.
     pub fn candidate(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).and_then(|numbers| numbers.first()).copied()

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 pub mod boot;
 pub mod build;
+pub mod delta;
 pub mod dhcp;
 pub mod floor;
 pub mod guest;

@@ -5,7 +5,7 @@ use camino::Utf8PathBuf;
 
 use crate::archive::cache::FetchOptions;
 use crate::bench::build::room;
-use crate::bench::{LEAST_ROUNDS, Report, boot, build, memory, samba};
+use crate::bench::{LEAST_ROUNDS, Report, boot, build, delta, memory, samba};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +29,8 @@ enum Which {
     Memory(Common),
     /// Building an image from cached packages, nothing built yet
     Build(Common),
+    /// What an update fetches, of real package history, against other techniques
+    Delta(Common),
     /// A gigabyte to a share and back: the component samba against a plain Debian root (as root)
     Samba(Common),
     #[command(hide = true)]
@@ -58,6 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
         Which::Boot(common) => measure(common, boot::run),
         Which::Memory(common) => measure(common, memory::run),
         Which::Build(common) => measure(common, build::run),
+        Which::Delta(common) => measure(common, delta::run),
         Which::Samba(common) => measure(common, samba::run),
         Which::Room(args) => room::enter(args),
     }

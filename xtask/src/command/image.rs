@@ -57,6 +57,7 @@ impl Args {
             output: self.output.clone(),
             program: self.program.clone(),
             steps: None,
+            lock: None,
             components: true,
             version: None,
             security_epoch: None,

@@ -77,6 +77,8 @@ pub struct ImageOptions {
     pub security_epoch: Option<u32>,
     /// Where the root is whose releases the box will take; by default the checkout's development keys.
     pub keys: Option<Utf8PathBuf>,
+    /// Another lock than the repository's: to compare releases.
+    pub lock: Option<LockFile>,
     /// How packages may be had.
     pub fetch: FetchOptions,
 }
@@ -95,6 +97,7 @@ impl Default for ImageOptions {
             version: None,
             security_epoch: None,
             keys: None,
+            lock: None,
             fetch: FetchOptions::default(),
         }
     }
@@ -166,6 +169,16 @@ pub fn measure(options: &ImageOptions) -> Result<Vec<Measured>> {
     built.measured(&files, true)
 }
 
+/// Builds what a release ships: the slot's image, and those of the components. No disk image.
+///
+/// # Errors
+/// When a step fails.
+pub fn shipped(options: &ImageOptions) -> Result<(Utf8PathBuf, Vec<Sealed>)> {
+    let built = Build::prepare(options)?;
+    let (files, ()) = built.release(|| Ok(()))?;
+    Ok((files.slot_image(), files.components().to_vec()))
+}
+
 /// Makes the document that says what an image is made of; nothing is built.
 ///
 /// # Errors
@@ -193,10 +206,10 @@ struct Build {
 impl Build {
     fn prepare(options: &ImageOptions) -> Result<Self> {
         let workspace = Workspace::locate();
-        let mut lock = checked_lock(&workspace)?;
         if options.keys.is_none() {
             root::development(&workspace)?;
         }
+        let mut lock = options.lock.clone().map_or_else(|| checked_lock(&workspace), Ok)?;
         // Mistakes first: a plan costs nothing, a download may.
         let plan = Plan::new(options, &workspace, &lock)?;
         let steps = Steps::open(options.steps.clone().unwrap_or_else(|| workspace.images().join("steps")))?;
