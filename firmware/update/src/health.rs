@@ -4,6 +4,7 @@
 //! from release to release, because one release writes down what another compares.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,62 @@ pub fn judge(before: &Health, trial: &Trial) -> Verdict {
     if lost.is_empty() { Verdict::Wait(missing.into_iter().cloned().collect()) } else { Verdict::Bad(lost) }
 }
 
+/// Everything must work for so long without a break: a daemon that starts, serves and dies is not one that works.
+pub const STEADY: Duration = Duration::from_secs(10);
+/// A release is given up when something is still missing so long after it was found missing; a lost datagram is no reason.
+pub const LASTING: Duration = Duration::from_secs(20);
+
+/// One look after the other at a release on trial.
+#[derive(Debug, Clone, Default)]
+pub struct Looks {
+    good_since: Option<Duration>,
+    not_bad_since: Option<Duration>,
+    bad_since: Option<Duration>,
+}
+
+/// What the looks so far come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sentence {
+    /// Look again.
+    Undecided,
+    /// The release works.
+    Good,
+    /// It does not; what is missing.
+    Bad(Vec<String>),
+}
+
+impl Looks {
+    /// Another look, by the monotonic clock.
+    pub fn add(&mut self, now: Duration, verdict: Verdict) -> Sentence {
+        let for_long =
+            |since: &mut Option<Duration>, limit| now.saturating_sub(*since.get_or_insert(now)) >= limit;
+        let missing = match verdict {
+            Verdict::Good if for_long(&mut self.good_since, STEADY) => return Sentence::Good,
+            Verdict::Good => None,
+            Verdict::Wait(_) => {
+                self.good_since = None;
+                None
+            }
+            Verdict::Bad(missing) => {
+                self.good_since = None;
+                Some(missing)
+            }
+        };
+        match missing {
+            // A daemon that is well for a moment between two deaths has not forgiven anything.
+            None if for_long(&mut self.not_bad_since, STEADY) => self.bad_since = None,
+            None => {}
+            Some(missing) => {
+                self.not_bad_since = None;
+                if for_long(&mut self.bad_since, LASTING) {
+                    return Sentence::Bad(missing);
+                }
+            }
+        }
+        Sentence::Undecided
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,5 +195,42 @@ mod tests {
             ..Trial::default()
         };
         check(&trial, Verdict::Good);
+    }
+
+    fn verdict(kind: char) -> Verdict {
+        match kind {
+            'g' => Verdict::Good,
+            'w' => Verdict::Wait(vec!["component samba".into()]),
+            _ => Verdict::Bad(vec!["names".into()]),
+        }
+    }
+
+    /// A look each second; when the sentence came, and which it was.
+    fn sentence(looks: impl Iterator<Item = char>) -> Option<(u64, Sentence)> {
+        let mut all = Looks::default();
+        (0..).zip(looks).find_map(|(second, kind)| {
+            let sentence = all.add(Duration::from_secs(second), verdict(kind));
+            (sentence != Sentence::Undecided).then_some((second, sentence))
+        })
+    }
+
+    #[test]
+    fn a_release_is_good_when_it_is_so_for_a_while() {
+        assert_eq!(sentence("gggggggggg".chars()), None);
+        assert_eq!(sentence("ggggggggggg".chars()), Some((10, Sentence::Good)));
+        assert_eq!(sentence("gggggwggggggggggg".chars()), Some((16, Sentence::Good)));
+        assert_eq!(sentence("w".repeat(500).chars()), None);
+    }
+
+    #[test]
+    fn one_that_flaps_is_bad_and_a_lost_answer_is_not() {
+        let bad = Sentence::Bad(vec!["names".into()]);
+        assert_eq!(sentence("b".repeat(21).chars()), Some((20, bad.clone())));
+        // Nineteen seconds dead, two alive, again and again.
+        let flapping = format!("{}gg", "b".repeat(19)).repeat(5);
+        assert_eq!(sentence(flapping.chars()), Some((21, bad)));
+        // A component takes its time, and now and then an answer is lost.
+        let lossy = format!("{}b", "w".repeat(30)).repeat(20);
+        assert_eq!(sentence(lossy.chars()), None);
     }
 }

@@ -15,7 +15,7 @@ pub mod version;
 pub use channel::Channel;
 pub use decision::{Choice, Facts, Refusal, Wish, accept, choose};
 pub use digest::Sha256Hex;
-pub use health::{Health, Verdict, judge};
+pub use health::{Health, Looks, Sentence, Verdict, judge};
 pub use journal::Journal;
 pub use release::Release;
 pub use schedule::Schedule;

@@ -3,14 +3,14 @@
 //!
 //! If it fails itself, PID 1 restarts the box without giving the try back, and the boot loader goes back to the other slot.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use kontor_boot::Slot;
 use kontor_status::paths::Paths;
-use kontor_update::Verdict;
 use kontor_update::health::COMPONENT;
 use kontor_update::journal::{Boot, OnTrial};
+use kontor_update::{Looks, Sentence};
 
 use super::ON_TRIAL;
 use super::slots::{OwnDisk, slots};
@@ -18,14 +18,11 @@ use super::store;
 use super::{facts, install, observe};
 use crate::ctl::control;
 use crate::ctl::snapshot::Snapshot;
+use crate::init::now;
 use crate::storage;
 
 /// Looked at this often.
 const EVERY: Duration = Duration::from_secs(1);
-/// Everything must have worked for so long without a break: a daemon that starts, serves and dies is not one that works.
-const STEADY: Duration = Duration::from_secs(10);
-/// And something must be missing for so long without a break: a lost datagram is no reason to give a release up.
-const LASTING: Duration = Duration::from_secs(20);
 /// What is written when the boot loader has given a release up that never came to be judged.
 const NEVER_JUDGED: &str = "it was booted and never got as far as its own trial: the kernel or process 1 failed, or hung and was \
                             reset by the watchdog";
@@ -40,11 +37,11 @@ pub(super) fn run() -> anyhow::Result<()> {
     let Ok(journal) = store::load().inspect_err(|error| eprintln!("error: {error:#}")) else { return Ok(()) };
     let Some(trial) = journal.trial.clone() else { return Ok(()) };
     let Ok(state) = disk.state().inspect_err(|error| eprintln!("error: {error:#}")) else { return Ok(()) };
-    let now = store::now();
+    let at = store::now();
     let noted = match journal.after_boot(slots(disk.booted, &state)) {
         Boot::Ordinary => Ok(()),
-        Boot::Interrupted => store::change(|journal| journal.interrupted(now)),
-        Boot::Proven => store::change(|journal| journal.succeed(now)),
+        Boot::Interrupted => store::change(|journal| journal.interrupted(at)),
+        Boot::Proven => store::change(|journal| journal.succeed(at)),
         Boot::FellBack => fell_back(&mut disk, &trial),
         // An error of these two restarts the box.
         Boot::Condemned => return give_up(&mut disk, &trial),
@@ -89,7 +86,7 @@ fn judge(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
     let paths = Paths::default();
     let components: Vec<String> =
         install::shipped().into_iter().map(|shipped| shipped.manifest.name).collect();
-    let (mut well_since, mut bad_since): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut looks = Looks::default();
     loop {
         let name = facts::own_name(&paths);
         let mut seen = observe::look(&Snapshot::take(&paths), &components, name.as_deref());
@@ -98,18 +95,10 @@ fn judge(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
             name.strip_prefix(COMPONENT).is_some_and(|name| !components.iter().any(|one| one == name))
         };
         seen.unknown = trial.before.names().filter(is_gone).map(str::to_owned).collect();
-        match kontor_update::judge(&trial.before, &seen) {
-            Verdict::Good => {
-                bad_since = None;
-                if well_since.get_or_insert_with(Instant::now).elapsed() >= STEADY {
-                    return succeed(disk);
-                }
-            }
-            Verdict::Wait(_) => (well_since, bad_since) = (None, None),
-            Verdict::Bad(_) if bad_since.get_or_insert_with(Instant::now).elapsed() < LASTING => {
-                well_since = None
-            }
-            Verdict::Bad(missing) => {
+        match looks.add(now(), kontor_update::judge(&trial.before, &seen)) {
+            Sentence::Good => return succeed(disk),
+            Sentence::Undecided => {}
+            Sentence::Bad(missing) => {
                 let reason = format!("after {} s these do not work: {}", seen.uptime_s, missing.join(", "));
                 store::change(|journal| journal.condemn(&reason))?;
                 let condemned = OnTrial { verdict: Some(reason), ..trial.clone() };
