@@ -28,10 +28,10 @@ pub use limits::Limits;
 pub use store::Store;
 pub use tough;
 pub use tough::{Transport, TransportError, TransportErrorKind, TransportStream};
-pub use transport::Folder;
+pub use transport::{Folder, is_plain};
 pub use url::Url;
 
-use crate::transport::{Guard, is_plain};
+use crate::transport::Guard;
 
 /// Metadata that has been checked: documents can be asked for now. It does not look at the clock again: whoever wants documents
 /// tomorrow looks at the repository tomorrow.

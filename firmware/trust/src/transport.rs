@@ -195,7 +195,8 @@ impl Transport for Folder {
 }
 
 /// A part of a name that is a name and nothing else: no `..`, nothing hidden, nothing encoded.
-pub(crate) fn is_plain(part: &str) -> bool {
+#[must_use]
+pub fn is_plain(part: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     (1..=200).contains(&part.len()) && part.bytes().all(plain) && !part.starts_with('.')
 }

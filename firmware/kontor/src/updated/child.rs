@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::fetch::Progress;
 use super::places::FETCH_USER;
@@ -156,6 +157,12 @@ impl Child {
             said => said.to_owned(),
         }
     }
+}
+
+/// What [`Child::start`] has written, read by the child.
+pub(super) fn read_order<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = fs::read(path).with_context(|| path.display().to_string())?;
+    serde_json::from_slice(&text).with_context(|| path.display().to_string())
 }
 
 impl Drop for Child {

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use kontor_trust::Url;
 use kontor_update::release::{Image, Object};
 use kontor_update::{Channel, Sha256Hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::child::read_order;
 use super::http::{Client, HttpError};
 use super::places::Places;
 use super::transport::{Mirrored, refresh};
@@ -65,8 +65,7 @@ pub(super) struct Progress {
 
 /// `fetch metadata ORDER`, `fetch images ORDER`.
 pub(super) fn run(what: &str, order: &Path) -> anyhow::Result<()> {
-    let text = fs::read(order).with_context(|| order.display().to_string())?;
-    let order: Order = serde_json::from_slice(&text).with_context(|| order.display().to_string())?;
+    let order: Order = read_order(order)?;
     match what {
         "metadata" => metadata(&order),
         "images" => Images::new(&order).fetch(),
@@ -317,14 +316,4 @@ impl Throttle {
 /// The time, as metadata is checked against it.
 pub(super) fn clock(floor: u64) -> kontor_trust::Clock {
     kontor_trust::Clock { now: store::now(), floor }
-}
-
-/// The address of a repository.
-pub(super) fn base(from: &str) -> anyhow::Result<Url> {
-    match local(from) {
-        Some(folder) => {
-            Ok(kontor_trust::Folder::open(folder).with_context(|| from.to_owned())?.base().clone())
-        }
-        None => Url::parse(from).with_context(|| from.to_owned()),
-    }
 }

@@ -16,6 +16,7 @@ use kontor_update::{Choice, Release, Version, Wish, accept, choose};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
+use super::child::read_order;
 use super::facts::{self, Running};
 use super::places::{Places, ROOT, TRUST};
 use super::slots::{self, OwnDisk};
@@ -46,8 +47,7 @@ impl InstallOrder {
 
 /// `install ORDER`.
 pub(super) fn run(order: &Path) -> anyhow::Result<()> {
-    let text = fs::read(order).with_context(|| order.display().to_string())?;
-    let order: InstallOrder = serde_json::from_slice(&text).with_context(|| order.display().to_string())?;
+    let order: InstallOrder = read_order(order)?;
     let paths = Paths::default();
     let running = Running::find(&paths)?;
     let wish = order.wish();

@@ -1,7 +1,7 @@
 //! The slots of the box's own disk: which one runs, writing the other one, and the boot state between them.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek as _, Write as _};
+use std::io::{self, ErrorKind, Read, Seek as _, Write};
 
 use anyhow::{Context as _, bail, ensure};
 use kontor_boot::slots::BootState;
@@ -101,7 +101,7 @@ pub(super) fn slots(booted: Slot, state: &BootState) -> Slots<'static> {
 }
 
 /// Copies exactly `bytes`, and says what was copied.
-pub(super) fn copy(from: &mut File, to: &mut File, bytes: u64) -> anyhow::Result<Sha256Hex> {
+pub(super) fn copy(from: &mut impl Read, to: &mut impl Write, bytes: u64) -> anyhow::Result<Sha256Hex> {
     let (mut hash, mut left, mut chunk) = (Sha256::new(), bytes, vec![0; CHUNK]);
     while left > 0 {
         let length = read_some(from, &mut chunk, left)?;
@@ -121,13 +121,7 @@ fn read_back(from: &mut File, bytes: u64) -> anyhow::Result<Sha256Hex> {
 
 /// The hash of the next `bytes` of a file.
 pub(super) fn hash(from: &mut impl Read, bytes: u64) -> anyhow::Result<Sha256Hex> {
-    let (mut hash, mut left, mut chunk) = (Sha256::new(), bytes, vec![0; CHUNK]);
-    while left > 0 {
-        let length = read_some(from, &mut chunk, left)?;
-        hash.update(&chunk[..length]);
-        left -= length as u64;
-    }
-    Ok(Sha256Hex::from_bytes(&hash.finalize().into()))
+    copy(from, &mut io::sink(), bytes)
 }
 
 fn read_some(from: &mut impl Read, chunk: &mut [u8], left: u64) -> anyhow::Result<usize> {

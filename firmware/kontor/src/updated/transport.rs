@@ -11,7 +11,7 @@ use kontor_trust::{
     Folder, Limits, Store, Transport, TransportError, TransportErrorKind, TransportStream, Trusted, Url,
 };
 
-use super::fetch::{base, clock, local};
+use super::fetch::{clock, local};
 use super::http::{Client, HttpError};
 
 /// No file of metadata, and no document, is longer; what is checked more closely is so by `kontor_trust`.
@@ -54,11 +54,14 @@ enum Source {
 
 impl Mirrored {
     pub(super) fn new(from: &str, mirror: PathBuf) -> anyhow::Result<Self> {
-        let source = match local(from) {
-            Some(folder) => Source::Folder(Folder::open(folder).with_context(|| from.to_owned())?),
-            None => Source::Server(Client::new()),
+        let (base, source) = match local(from) {
+            Some(folder) => {
+                let folder = Folder::open(folder).with_context(|| from.to_owned())?;
+                (folder.base().clone(), Source::Folder(folder))
+            }
+            None => (Url::parse(from).with_context(|| from.to_owned())?, Source::Server(Client::new())),
         };
-        Ok(Self { base: base(from)?, mirror, source })
+        Ok(Self { base, mirror, source })
     }
 
     pub(super) fn base(&self) -> &Url {
@@ -68,11 +71,7 @@ impl Mirrored {
     fn keep(&self, url: &Url, bytes: &[u8]) -> anyhow::Result<()> {
         let name = url.as_str().strip_prefix(self.base.as_str().trim_end_matches('/'));
         let name = name.map(|name| name.trim_start_matches('/')).context("not below the repository")?;
-        let plain = |part: &str| {
-            let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
-            !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_plain)
-        };
-        anyhow::ensure!(name.split('/').all(plain), "{name:?} is no file of a repository");
+        anyhow::ensure!(name.split('/').all(kontor_trust::is_plain), "{name:?} is no file of a repository");
         let path = self.mirror.join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
