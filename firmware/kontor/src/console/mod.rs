@@ -19,7 +19,7 @@ use anyhow::Context;
 use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
-use kontor_config::{Board, Site};
+use kontor_config::Site;
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
@@ -146,7 +146,7 @@ impl Console {
         self.notifier.watchdog();
         (self.refreshed_at, self.refresh_at) = (now, now + REFRESH_MAX);
         self.changes.watch_new();
-        self.site = read_site(&self.paths).or(self.site.take());
+        self.site = crate::site::read_in_force(&self.paths).ok().or(self.site.take());
         self.session.set_policy(policy(self.site.as_ref()));
         if self.session.is_watching() {
             let text = self.screen.update(self.site.as_ref(), &Snapshot::take(&self.paths));
@@ -269,14 +269,6 @@ impl AsFd for Changes {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.inotify.as_fd()
     }
-}
-
-/// The site in force; it was validated before it came there.
-fn read_site(paths: &Paths) -> Option<Site> {
-    let board = std::fs::read_to_string(&paths.board).ok()?;
-    let board = Board::parse("board.toml", &board).ok()?;
-    let bytes = std::fs::read(paths.site()).ok()?;
-    Site::parse_bytes("site.toml", &bytes, &board).ok()
 }
 
 fn policy(site: Option<&Site>) -> Policy {

@@ -47,6 +47,14 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     }
 }
 
+/// The site file in force, as every daemon reads it; it was validated before it came there.
+pub(crate) fn read_in_force(paths: &Paths) -> anyhow::Result<Site> {
+    let path = paths.site();
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+    Site::parse(&name, &text, &board(paths)?).map_err(anyhow::Error::new)
+}
+
 /// What is left of the command line besides [`Paths`]' options.
 #[derive(Debug, Default)]
 struct Arguments {
@@ -135,7 +143,8 @@ fn history(paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn board(paths: &Paths) -> anyhow::Result<Board> {
+/// The file of the board that this machine is.
+pub(crate) fn board(paths: &Paths) -> anyhow::Result<Board> {
     let name = paths.board.display().to_string();
     let text = std::fs::read_to_string(&paths.board).with_context(|| name.clone())?;
     Board::parse(&name, &text).map_err(|report| anyhow::anyhow!("the board file is wrong\n\n{report}"))

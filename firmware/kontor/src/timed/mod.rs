@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use kontor_config::{Board, Site};
+use kontor_config::Site;
 use kontor_status::NetStatus;
 use kontor_status::paths::Paths;
 use kontor_sys::file::write_atomic;
@@ -22,6 +22,7 @@ use kontor_sys::watch::FileWatch;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use crate::site;
 use chronyd::{Chronyd, Program};
 use render::Places;
 
@@ -68,7 +69,7 @@ impl Daemon {
         // Told when `/state/timed` is made, and harmlessly each time chronyd writes into it. That `/state`
         // is mounted tells nobody: the loop looks at every heartbeat.
         let state_watch = FileWatch::new(&state_directory(&paths).join("drift"))?;
-        let site = read_site(&paths)?;
+        let site = site::read_in_force(&paths)?;
         let (signals, notifier) = (Signals::new(&HANDLED)?, Notifier::from_environment());
         Ok(Self { paths, program, site, signals, net_watch, state_watch, notifier })
     }
@@ -135,7 +136,7 @@ impl Daemon {
 
     fn handle(&mut self, signals: &[Signal]) -> Next {
         if signals.contains(&Signal::SIGHUP) {
-            match read_site(&self.paths) {
+            match site::read_in_force(&self.paths) {
                 Ok(site) => self.site = site,
                 Err(error) => eprintln!("the site stays as it was: {error:#}"),
             }
@@ -159,17 +160,6 @@ impl Daemon {
 
 fn state_directory(paths: &Paths) -> PathBuf {
     paths.state.join("timed")
-}
-
-fn read_site(paths: &Paths) -> anyhow::Result<Site> {
-    let read = |path: &std::path::Path| {
-        let name = path.display().to_string();
-        std::fs::read_to_string(path).map(|text| (name.clone(), text)).context(name)
-    };
-    let (name, text) = read(&paths.board)?;
-    let board = Board::parse(&name, &text).map_err(anyhow::Error::new)?;
-    let (name, text) = read(&paths.site())?;
-    Site::parse(&name, &text, &board).map_err(anyhow::Error::new)
 }
 
 /// The servers in use, for people.

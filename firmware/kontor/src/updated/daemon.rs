@@ -24,13 +24,14 @@ use nix::sys::signal::Signal;
 use nix::sys::statvfs::statvfs;
 
 use super::child::{As, Child};
-use super::facts::{self, Running};
+use super::facts::Running;
 use super::fetch::Order;
 use super::install::{self, Checked, InstallOrder};
 use super::places::{FETCH_USER, Places, ROOT, WORK};
 use super::request::Request;
 use super::store;
 use crate::init::now;
+use crate::site;
 use crate::storage::{SYSTEM, is_mounted};
 
 /// The supervisor expects a sign of life every five seconds.
@@ -69,7 +70,7 @@ impl Daemon {
         fs::create_dir_all(&run).with_context(|| run.display().to_string())?;
         let running = Running::find(&paths)?;
         Ok(Self {
-            site: facts::site(&paths).ok(),
+            site: site::read_in_force(&paths).ok(),
             running,
             schedule: Schedule::new(now(), &mut random),
             status: UpdateStatus::default(),
@@ -95,7 +96,7 @@ impl Daemon {
             for signal in signals {
                 match signal {
                     // One with a mistake changes nothing.
-                    Signal::SIGHUP => self.site = facts::site(&self.paths).ok().or(self.site.take()),
+                    Signal::SIGHUP => self.site = site::read_in_force(&self.paths).ok().or(self.site.take()),
                     _ => return Ok(()),
                 }
             }

@@ -3,12 +3,12 @@
 use std::fs;
 
 use anyhow::Context as _;
-use kontor_config::{Board, Site};
-use kontor_status::paths::{self, Paths};
+use kontor_status::paths::Paths;
 use kontor_update::{Facts, Version};
 use serde::Deserialize;
 
 use super::store;
+use crate::site;
 
 const RELEASE: &str = "/usr/share/kontor/release.toml";
 
@@ -44,7 +44,7 @@ impl Running {
         let journal = store::load().unwrap_or_default();
         let facts = Facts {
             product: release.product,
-            board: board(paths)?.name,
+            board: site::board(paths)?.name,
             version,
             security_epoch: release.security_epoch,
             seed: journal.seed,
@@ -54,19 +54,8 @@ impl Running {
     }
 }
 
-fn board(paths: &Paths) -> anyhow::Result<Board> {
-    let text = fs::read_to_string(&paths.board).with_context(|| paths.board.display().to_string())?;
-    Board::parse(paths::BOARD, &text).map_err(anyhow::Error::new)
-}
-
-/// The site file in force.
-pub(super) fn site(paths: &Paths) -> anyhow::Result<Site> {
-    let text = fs::read_to_string(paths.site()).with_context(|| paths.site().display().to_string())?;
-    Site::parse(paths::SITE, &text, &board(paths)?).map_err(anyhow::Error::new)
-}
-
 /// The box's own name, as the office asks for it.
 pub(super) fn own_name(paths: &Paths) -> Option<String> {
-    let site = site(paths).ok()?;
+    let site = site::read_in_force(paths).ok()?;
     Some(format!("{}.{}", site.office.host_name, site.office.domain))
 }
