@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use xtask::qemu::development_site;
 
 use crate::world::{BoxId, World};
@@ -50,8 +50,10 @@ impl World {
             let vm = world.vm(id);
             let line = vm.serial.take_line(pattern);
             let ended = vm.ended()?;
-            ensure!(line.is_some() || ended.is_none(), "{} switched itself off", vm.name());
-            Ok(line)
+            match (line, ended) {
+                (None, Some(status)) => bail!("{} is off: {status}; QEMU said {:?}", vm.name(), vm.said()),
+                (line, _) => Ok(line),
+            }
         })
     }
 

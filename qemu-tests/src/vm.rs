@@ -197,8 +197,7 @@ impl Vm {
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                let said = fs::read_to_string(&self.log).unwrap_or_default();
-                Err(error).with_context(|| format!("{}: QEMU said: {}", self.name, said.trim()))
+                Err(error).with_context(|| format!("{}: QEMU said {:?}", self.name, self.said()))
             }
         }
     }
@@ -259,6 +258,12 @@ impl Vm {
             self.running = None;
         }
         Ok(status)
+    }
+
+    /// What QEMU itself has said so far: errors and warnings.
+    #[must_use]
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default().trim().to_owned()
     }
 
     /// Whether it has power.

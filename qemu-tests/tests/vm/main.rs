@@ -29,6 +29,7 @@ mod update;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -100,8 +101,8 @@ const TESTS: &[(&str, Test)] = &[
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),
 ];
 
-/// Machines at a time: each one keeps a core busy while it boots.
-const PARALLEL: usize = 2;
+/// Machines at a time: each one keeps a core busy while it boots, and much of the rest is waiting.
+const PARALLEL: usize = 3;
 
 fn main() -> ExitCode {
     if let Some(code) = guard::role() {
@@ -130,9 +131,13 @@ fn trial(name: &'static str, test: Test, equipment: Option<Arc<Equipment>>) -> T
 }
 
 fn run(name: &str, test: Test, equipment: Option<Arc<Equipment>>) -> Result<()> {
+    let start = Instant::now();
     let mut world = World::new(name, equipment)?;
     match test(&mut world) {
-        Ok(()) => world.finish(),
+        Ok(()) => {
+            println!("{name}: {} s", start.elapsed().as_secs());
+            world.finish()
+        }
         Err(error) => {
             let kept = world.artefacts().directory().display();
             Err(error.context(format!("console and captures are kept in {kept}")))
