@@ -1,7 +1,8 @@
 //! What makes a release a bad one, in tests: it stands in the place of `/init`, starts a script as root in the running system, and
 //! lets the real process 1 go on. Compiled by the tests themselves, without any crate.
 //!
-//! `/sabotage` is the script, or `exit`: then process 1 ends. `/program` is the real one.
+//! `/sabotage` is the script, or `exit`: then process 1 ends; or `no modules`: then the kernel loads none. `/program` is the
+//! real process 1.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -33,6 +34,10 @@ fn sabotage(script: &str) {
     wait_for("/proc/mounts");
     let _ = env::set_current_dir("/proc");
     wait_for("1/root/usr/bin/busybox");
+    if script.trim() == "no modules" {
+        let done = fs::write("sys/kernel/modules_disabled", "1");
+        return println!("saboteur: no modules: {done:?}");
+    }
     let _ = std::os::unix::fs::chroot("1/root");
     let _ = env::set_current_dir("/");
     let error = Command::new("/usr/bin/busybox").args(["sh", "-c", script]).exec();

@@ -30,6 +30,7 @@ const LEVEL: i32 = 1;
 pub struct Draft {
     folder: Utf8PathBuf,
     slot: Utf8PathBuf,
+    components: Vec<Utf8PathBuf>,
     tools: Tools,
     /// The manifest.
     pub release: Release,
@@ -75,7 +76,8 @@ impl Draft {
             sbom: None,
         };
         let (slot, tools) = (built.slot_image.clone(), built.tools.clone());
-        Ok(Self { folder: folder.to_owned(), slot, tools, release })
+        let components = built.components.iter().map(|sealed| sealed.path.clone()).collect();
+        Ok(Self { folder: folder.to_owned(), slot, components, tools, release })
     }
 
     /// Makes it a release that does not work.
@@ -86,6 +88,20 @@ impl Draft {
         let folder = Utf8PathBuf::from(format!("{}-bad", self.folder));
         let slot = bad::slot_with(&self.slot, fault, &folder, &self.tools)?;
         self.release.slot = compress(&read(&slot)?, &self.folder)?;
+        Ok(())
+    }
+
+    /// Its first component has an image with one bit that is another one: what is signed is this image, and the digest that the
+    /// right one has.
+    ///
+    /// # Errors
+    /// When there is no component, or its image cannot be read.
+    pub fn spoil_component(&mut self) -> Result<()> {
+        let component = self.release.components.first_mut().context("the release has no component")?;
+        let mut image = read(&self.components[0])?;
+        let middle = image.len() / 2;
+        image[middle] ^= 1;
+        component.image = compress(&image, &self.folder)?;
         Ok(())
     }
 

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
 /// Replaces `path` durably: write to a sibling, fsync, rename, fsync the directory.
 ///
 /// A reader, or a boot after a power cut, sees the old or the new content, never a mixture. A directory in the
@@ -19,6 +21,38 @@ pub fn write_durable(path: &Path, content: &[u8]) -> io::Result<()> {
         }
     }
     replace(path, content, File::sync_all)?;
+    File::open(parent(path)?)?.sync_all()
+}
+
+/// As [`write_durable`], but also on a full disk: the room for what is written next is taken beforehand, by a sibling of at least
+/// `room` bytes that changes places with the file each time. Spaces fill the content up: it has to be of a kind that may end
+/// with them.
+///
+/// # Errors
+/// Any I/O error; the old file is then still in place. A full disk is one only while there is no such sibling yet, or when the
+/// content has outgrown it.
+pub fn write_reserved(path: &Path, content: &[u8], room: usize) -> io::Result<()> {
+    let spare = sibling(path, ".spare")?;
+    for place in [path, &spare] {
+        if place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            set_aside(place)?;
+        }
+    }
+    let mut padded = content.to_vec();
+    padded.resize(content.len().max(room), b' ');
+    // Not truncated before: its blocks are what it is there for.
+    let mut file = File::options().write(true).create(true).truncate(false).open(&spare)?;
+    let written = file.write_all(&padded).and_then(|()| file.set_len(padded.len() as u64));
+    if let Err(error) = written.and_then(|()| file.sync_all()) {
+        if !path.exists() {
+            let _ = fs::remove_file(&spare);
+        }
+        return Err(error);
+    }
+    match renameat2(AT_FDCWD, &spare, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
+        Err(nix::errno::Errno::ENOENT) => fs::rename(&spare, path)?,
+        exchanged => exchanged?,
+    }
     File::open(parent(path)?)?.sync_all()
 }
 
@@ -84,11 +118,16 @@ fn write(path: &Path, content: &[u8], finish: fn(&File) -> io::Result<()>) -> io
 }
 
 fn staged(path: &Path) -> io::Result<PathBuf> {
+    sibling(path, ".new")
+}
+
+/// `.NAME` with this at its end.
+fn sibling(path: &Path, end: &str) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other("path has no file name"))?;
-    let mut staged_name = std::ffi::OsString::from(".");
-    staged_name.push(name);
-    staged_name.push(".new");
-    Ok(parent(path)?.join(staged_name))
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(end);
+    Ok(parent(path)?.join(hidden))
 }
 
 fn parent(path: &Path) -> io::Result<&Path> {
@@ -124,6 +163,29 @@ mod tests {
             assert!(scratch.path().join("state.damaged").join(round).exists());
             fs::remove_file(&path).unwrap();
         }
+    }
+
+    #[test]
+    fn two_files_change_places_and_neither_needs_room_again() {
+        use std::os::unix::fs::MetadataExt as _;
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("state");
+        let spare = scratch.path().join(".state.spare");
+        let inode = |path: &Path| path.metadata().unwrap().ino();
+        write_reserved(&path, b"one", 4096).unwrap();
+        write_reserved(&path, b"two", 4096).unwrap();
+        let before = (inode(&path), inode(&spare));
+        write_reserved(&path, b"three", 4096).unwrap();
+        assert_eq!((inode(&spare), inode(&path)), before);
+        for (path, content) in [(&path, "three"), (&spare, "two")] {
+            let read = fs::read_to_string(path).unwrap();
+            assert_eq!((read.len(), read.trim_end()), (4096, content));
+        }
+        write_reserved(&path, &[b'x'; 5000], 4096).unwrap();
+        write_reserved(&path, b"short again", 4096).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().trim_end(), "short again");
+        write_reserved(&path, b"last", 4096).unwrap();
+        assert_eq!(path.metadata().unwrap().len(), 4096);
     }
 
     #[test]

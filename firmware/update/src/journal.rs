@@ -47,6 +47,9 @@ pub struct OnTrial {
     pub slot: String,
     /// What worked before.
     pub before: Health,
+    /// Large files on `state` that are older than it, by their paths there.
+    #[serde(default)]
+    pub large: Vec<String>,
     /// Whether it came up far enough to be judged.
     #[serde(default)]
     pub judged: bool,
@@ -182,11 +185,20 @@ impl Journal {
     /// The release on trial does not work: the verdict is the reason, or, where the boot loader gave it up, `otherwise`.
     pub fn fail(&mut self, at: u64, otherwise: &str) {
         let Some(trial) = self.trial.take() else { return };
-        let reason: String =
-            trial.verdict.unwrap_or_else(|| otherwise.to_owned()).chars().take(MAX_REASON).collect();
+        let reason = trial.verdict.unwrap_or_else(|| otherwise.to_owned());
         self.tell(at, format!("{} does not work, back to {}: {reason}", trial.version, trial.from));
-        self.failed.retain(|failed| failed.version != trial.version);
-        self.failed.push(Failed { version: trial.version, reason, at });
+        self.remember(Failed { version: trial.version, reason, at });
+    }
+
+    /// A release contradicts itself: it is not even booted, and not tried again.
+    pub fn reject(&mut self, at: u64, version: Version, reason: &str) {
+        self.remember(Failed { version, reason: reason.to_owned(), at });
+    }
+
+    fn remember(&mut self, mut failed: Failed) {
+        failed.reason = failed.reason.chars().take(MAX_REASON).collect();
+        self.failed.retain(|other| other.version != failed.version);
+        self.failed.push(failed);
         let excess = self.failed.len().saturating_sub(MAX_FAILED);
         self.failed.drain(..excess);
     }
@@ -208,6 +220,7 @@ mod tests {
             from: "0.1.0".parse().unwrap(),
             slot: "b".into(),
             before: Health::default(),
+            large: Vec::new(),
             judged: false,
             verdict: None,
         }
@@ -235,6 +248,14 @@ mod tests {
         assert_eq!(other.failed[0].reason, "names are not answered");
         journal.interrupted(2);
         assert_eq!((journal.trial, journal.failed.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_release_that_contradicts_itself_is_remembered_without_a_trial() {
+        let mut journal = Journal::default();
+        journal.reject(1, trial().version, "component samba: rule seal");
+        assert_eq!((journal.trial.clone(), journal.failed_versions()), (None, vec![trial().version]));
+        assert_eq!(journal.failed[0].reason, "component samba: rule seal");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Fault<'a> {
     NoInit,
     /// Process 1 ends at once.
     InitExits,
+    /// No module can be loaded from the moment the base is there: there is neither a disk nor a network.
+    NoModules,
     /// Root runs this script from the moment the base is there.
     Script(&'a str),
 }
@@ -47,6 +49,7 @@ pub(super) fn slot_with(
     match fault {
         Fault::NoInit => initrd.truncate(1 << 20),
         Fault::InitExits => sabotage(initrd, "exit", folder)?,
+        Fault::NoModules => sabotage(initrd, "no modules", folder)?,
         Fault::Script(script) => sabotage(initrd, script, folder)?,
     }
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();

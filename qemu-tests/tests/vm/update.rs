@@ -70,6 +70,16 @@ impl Updated {
         })
     }
 
+    /// The release that has failed is not taken again. The way to the Internet may not be up yet when it is asked first.
+    fn refuses(&self, world: &mut World) -> Result<()> {
+        world.eventually(TRIAL_LIMIT, |world| {
+            world.run(self.office.gateway, "update check")?;
+            let story = world.run(self.office.gateway, "update")?;
+            ensure!(story.contains("rule failed before: 0.2.0"), "it is not refused: {story}");
+            Ok(())
+        })
+    }
+
     /// Waits for the restart, and says how long nobody answered the PC.
     fn outage(&self, world: &mut World) -> Result<(String, Duration)> {
         let mut last_answer = Instant::now();
@@ -116,6 +126,10 @@ pub(crate) fn by_itself(world: &mut World) -> Result<()> {
 
 /// A release that does not work is given up by itself, is not taken again, and the reason is said.
 fn bad(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<()> {
+    give_up(world, fault, reason).map(drop)
+}
+
+fn give_up(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<Updated> {
     let updated = Updated::open(world)?;
     updated.office.is_durable(world)?;
     let mut draft = updated.draft("0.2.0")?;
@@ -133,15 +147,10 @@ fn bad(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<()> {
     let story = updated.wait_for(world, "update", "Failed     0.2.0: ", TRIAL_LIMIT)?;
     println!("{story}");
     ensure!(story.contains("Running    0.1.0") && story.contains(reason), "no {reason:?} in:\n{story}");
-    // The way to the Internet may not be up yet when it is asked for the first time.
-    world.eventually(TRIAL_LIMIT, |world| {
-        world.run(updated.office.gateway, "update check")?;
-        let story = world.run(updated.office.gateway, "update")?;
-        ensure!(story.contains("rule failed before: 0.2.0"), "it is not refused: {story}");
-        Ok(())
-    })?;
+    updated.refuses(world)?;
     updated.wait_for(world, "status", "slot a (good)", BOOT_LIMIT)?;
-    updated.office.ensure_lease_is_known(world)
+    updated.office.ensure_lease_is_known(world)?;
+    Ok(updated)
 }
 
 const NEVER: &str = "never got as far as its own trial";
@@ -166,4 +175,31 @@ pub(crate) fn hangs(world: &mut World) -> Result<()> {
     let script = "g=/sys/fs/cgroup/frozen; until dmesg | grep -q 'hardware watchdog armed'; do sleep 1; done; \
                   mkdir $g; echo 1 > $g/cgroup.procs; echo 1 > $g/cgroup.freeze; sleep 1000";
     bad(world, Fault::Script(script), "")
+}
+
+/// Nothing of the box's own finds its room any more, the journal of updates excepted; the old release makes room again.
+pub(crate) fn fills_the_disk(world: &mut World) -> Result<()> {
+    let script = "until grep -q ' /state ' /proc/mounts; do sleep 1; done; \
+                  dd if=/dev/zero of=/state/filler bs=1M; dd if=/dev/zero of=/state/rest bs=512";
+    let updated = give_up(world, Fault::Script(script), "room on state")?;
+    updated.office.is_durable(world)
+}
+
+/// Neither a disk nor a network: nobody could even say that it is on trial, but for the boot loader.
+pub(crate) fn finds_no_disk(world: &mut World) -> Result<()> {
+    bad(world, Fault::NoModules, NEVER)
+}
+
+/// What would not be taken after the restart is not restarted for.
+pub(crate) fn component_is_corrupt(world: &mut World) -> Result<()> {
+    let updated = Updated::open(world)?;
+    let mut draft = updated.draft("0.2.0")?;
+    draft.spoil_component()?;
+    updated.publish(&draft)?;
+    world.run(updated.office.gateway, "update check")?;
+    let reason = "Failed     0.2.0: component samba: rule seal: ";
+    let story = updated.wait_for(world, "update", reason, UPDATE_LIMIT)?;
+    println!("{story}");
+    updated.refuses(world)?;
+    updated.wait_for(world, "status", "slot a (good)", BOOT_LIMIT).map(drop)
 }

@@ -28,7 +28,7 @@ use super::logs::{Errors, Ring, wall_clock};
 use super::services::{CLOCK, COMPONENTS, LEAVE, MARK_GOOD, SITE, STORAGE, Service, TRIAL};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
-use crate::updated;
+use crate::{storage, updated};
 
 /// The last known time is kept this often; a box without a clock chip is at most this far behind.
 const SAVE_CLOCK_EVERY: Duration = Duration::from_secs(600);
@@ -59,7 +59,12 @@ pub(super) struct Runner {
     next_save: Option<Duration>,
     /// Storage finished while `site` was still running: it runs once more.
     site_again: bool,
+    /// When a boot on trial must have found its disk: without it nobody judges the release.
+    disk_due: Option<Duration>,
 }
+
+/// A disk that has not come by then does not come; three such boots are no longer than an outage of the provider's.
+const DISK_DUE: Duration = Duration::from_secs(60);
 
 /// What becomes of the try that this boot has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,7 @@ impl Runner {
             last_turn: now(),
             next_save: None,
             site_again: false,
+            disk_due: storage::boots_on_trial().then_some(DISK_DUE),
         })
     }
 
@@ -155,6 +161,13 @@ impl Runner {
         if self.next_save.is_some_and(|at| now >= at) {
             self.next_save = Some(now + SAVE_CLOCK_EVERY);
             self.run_again(now, CLOCK);
+        }
+        if self.disk_due.is_some_and(|at| now >= at) {
+            self.disk_due = None;
+            if !storage::is_mounted(paths::STATE) {
+                let why = "on trial, and no disk by which it could be judged";
+                self.begin_shutdown(now, Action::Reboot, why, Leave::Spent);
+            }
         }
         match self.shutdown {
             Some(shutdown) if now >= shutdown.deadline => self.finish(shutdown.action),

@@ -212,6 +212,12 @@ fn slot_of(command_line: &str) -> Option<Slot> {
         .and_then(Slot::from_letter)
 }
 
+/// Whether the boot loader has started a slot that is not the last good one, and has another one to go back to.
+pub(crate) fn boots_on_trial() -> bool {
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    command_line.split_whitespace().any(|word| word == "kontor.trial")
+}
+
 /// The disk that was found at boot.
 pub(crate) fn chosen_disk() -> anyhow::Result<Disk> {
     let device = fs::read_to_string(paths::STORAGE_DISK).context("no disk was found at boot")?;

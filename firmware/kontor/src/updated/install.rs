@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use kontor_component::{SHIPPED_DIRECTORY, Shipped};
-use kontor_status::paths::Paths;
+use kontor_status::paths::{self, Paths};
 use kontor_sys::verity;
 use kontor_trust::Folder;
 use kontor_update::journal::OnTrial;
@@ -20,7 +20,7 @@ use super::child::read_order;
 use super::facts::{self, Running};
 use super::places::{Places, ROOT, TRUST};
 use super::slots::{self, OwnDisk};
-use super::{observe, store, transport};
+use super::{observe, relief, store, transport};
 use crate::ctl::control;
 use crate::ctl::snapshot::Snapshot;
 use crate::storage::SYSTEM;
@@ -58,16 +58,24 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     let before = before(&paths)?;
     let mut disk = OwnDisk::open()?;
     for component in &release.components {
-        place(component, &places).with_context(|| format!("component {}", component.name))?;
+        place(component, &places)
+            .and_then(|image| seal(&image, component, release.version))
+            .with_context(|| format!("component {}", component.name))?;
     }
     let slot = &release.slot;
     let path = places.image(&slot.sha256);
     let mut image = open_image(&path)?;
     let target = disk.write_inactive(&mut image, slot.bytes, &slot.sha256).inspect_err(|_| discard(&path))?;
     remove_others(&release);
-    let (version, from) = (release.version, running.facts.version);
-    let trial =
-        OnTrial { version, from, slot: target.letter().to_owned(), before, judged: false, verdict: None };
+    let trial = OnTrial {
+        version: release.version,
+        from: running.facts.version,
+        slot: target.letter().to_owned(),
+        before,
+        large: relief::large_files(paths::STATE.as_ref()),
+        judged: false,
+        verdict: None,
+    };
     store::change(|journal| journal.begin(store::now(), trial))?;
     disk.activate(target)?;
     drop(image);
@@ -151,12 +159,12 @@ fn component_folder() -> PathBuf {
 }
 
 /// The component's image under its own name, checked; one that is there already is left alone.
-fn place(component: &Component, places: &Places) -> anyhow::Result<()> {
+fn place(component: &Component, places: &Places) -> anyhow::Result<PathBuf> {
     let folder = component_folder();
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let target = folder.join(format!("{}.erofs", component.verity));
     if is_there(&target, component)? {
-        return Ok(());
+        return Ok(target);
     }
     let source = places.image(&component.image.sha256);
     let mut from = open_image(&source)?;
@@ -172,7 +180,30 @@ fn place(component: &Component, places: &Places) -> anyhow::Result<()> {
     to.sync_all()?;
     fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
     File::open(&folder)?.sync_all()?;
-    Ok(())
+    Ok(target)
+}
+
+/// Seals the image, and compares the seal with the one by which the release will know it: whatever else is wrong shows on trial,
+/// but an image that it would not take can be told before the box is restarted for nothing.
+fn seal(path: &Path, component: &Component, version: Version) -> anyhow::Result<()> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let sealed = verity::seal(&file);
+    let Some(found) = measured(&file).with_context(|| path.display().to_string())? else {
+        return sealed.with_context(|| format!("cannot seal {}", path.display()));
+    };
+    if found == component.verity.as_str() {
+        return Ok(());
+    }
+    let reason = format!("rule seal: its image is sealed by {found}, the release says {}", component.verity);
+    let remembered = format!("component {}: {reason}", component.name);
+    store::change(|journal| journal.reject(store::now(), version, &remembered))?;
+    bail!(reason)
+}
+
+/// By what the kernel knows a sealed file.
+fn measured(file: &File) -> std::io::Result<Option<String>> {
+    let digest = verity::measure(file)?;
+    Ok(digest.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
 /// An image as a child has left it: an ordinary file, or nothing.
@@ -195,9 +226,8 @@ fn is_there(path: &Path, component: &Component) -> anyhow::Result<bool> {
     if file.metadata()?.len() != component.image.bytes {
         return Ok(false);
     }
-    if let Some(measured) = verity::measure(&file).with_context(|| path.display().to_string())? {
-        let digits: String = measured.iter().map(|byte| format!("{byte:02x}")).collect();
-        return Ok(digits == component.verity.as_str());
+    if let Some(found) = measured(&file).with_context(|| path.display().to_string())? {
+        return Ok(found == component.verity.as_str());
     }
     Ok(slots::hash(&mut file, component.image.bytes).is_ok_and(|found| found == component.image.sha256))
 }

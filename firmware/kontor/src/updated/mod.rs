@@ -14,6 +14,7 @@ mod http;
 mod install;
 mod observe;
 mod places;
+mod relief;
 mod request;
 mod resolver;
 mod slots;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kontor_status::{InitStatus, ServiceState, WanState};
+use kontor_status::{InitStatus, ServiceState, WanState, paths};
 use kontor_update::Health;
 use kontor_update::health::{COMPONENT, Trial};
+use nix::sys::statvfs::statvfs;
 
 use super::resolver;
 use crate::ctl::snapshot::Snapshot;
@@ -14,6 +15,9 @@ use crate::ctl::snapshot::Snapshot;
 const GIVEN_UP_RESTARTS: u32 = 4;
 /// Daemons of the gateway; consoles and one-shots are no reason to go back to an older release.
 const DAEMONS: [&str; 4] = ["netd", "dhcpd", "dnsd", "timed"];
+/// A file system with less is full, for those who live there: leases and settings, and what components save.
+const ROOM: [(&str, &str, u64); 2] =
+    [("room on state", paths::STATE, 2 << 20), ("room on data", paths::DATA, 16 << 20)];
 /// The box's own name is answered from memory.
 const NAME_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -22,6 +26,11 @@ pub(super) fn look(snapshot: &Snapshot, components: &[String], own_name: Option<
     let mut trial = by_status(snapshot, components);
     if own_name.is_some_and(|name| resolver::answers(name, NAME_PATIENCE)) {
         trial.now.add("names");
+    }
+    for (name, mount, bytes) in ROOM {
+        if statvfs(mount).is_ok_and(|found| found.blocks_available() * found.fragment_size() >= bytes) {
+            trial.now.add(name);
+        }
     }
     trial
 }
@@ -40,6 +49,9 @@ fn by_status(snapshot: &Snapshot, components: &[String]) -> Trial {
             ("system", storage.system_mounted),
         ];
         mounted.into_iter().filter(|(_, is)| *is).for_each(|(name, _)| trial.now.add(format!("disk {name}")));
+    }
+    if snapshot.dhcp.as_ref().is_some_and(|dhcp| dhcp.durable) {
+        trial.now.add("leases kept");
     }
     if let Some(net) = &snapshot.net {
         for link in &net.links {

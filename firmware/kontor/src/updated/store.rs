@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use kontor_sys::file::{set_aside, write_durable};
+use kontor_sys::file::{set_aside, write_reserved};
 use kontor_update::Journal;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -16,6 +16,8 @@ const JOURNAL: &str = "/state/updated/journal.json";
 const LOCK: &str = "/run/kontor/updated/journal.lock";
 /// A journal is some 10 KB; what is longer is none.
 const MAX_BYTES: u64 = 1 << 20;
+/// A release that fills the disk must not keep its own failure from being written down.
+const ROOM: usize = 64 << 10;
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
@@ -56,7 +58,7 @@ pub(super) fn change<T>(how: impl FnOnce(&mut Journal) -> T) -> anyhow::Result<T
         journal.seed = draw().context("/dev/urandom")?;
     }
     let result = how(&mut journal);
-    write_durable(Path::new(JOURNAL), &journal.to_json()).context(JOURNAL)?;
+    write_reserved(Path::new(JOURNAL), &journal.to_json(), ROOM).context(JOURNAL)?;
     Ok(result)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kontor_boot::Slot;
-use kontor_status::paths::Paths;
+use kontor_status::paths::{self, Paths};
 use kontor_update::health::COMPONENT;
 use kontor_update::journal::{Boot, OnTrial};
 use kontor_update::{Looks, Sentence};
@@ -15,7 +15,7 @@ use kontor_update::{Looks, Sentence};
 use super::ON_TRIAL;
 use super::slots::{OwnDisk, slots};
 use super::store;
-use super::{facts, install, observe};
+use super::{facts, install, observe, relief};
 use crate::ctl::control;
 use crate::ctl::snapshot::Snapshot;
 use crate::init::now;
@@ -24,7 +24,7 @@ use crate::storage;
 /// Looked at this often.
 const EVERY: Duration = Duration::from_secs(1);
 /// What is written when the boot loader has given a release up that never came to be judged.
-const NEVER_JUDGED: &str = "it was booted and never got as far as its own trial: the kernel or process 1 failed, or hung and was \
+const NEVER_JUDGED: &str = "it was booted and never got as far as its own trial: the kernel or process 1 failed, found no disk, or hung and was \
                             reset by the watchdog";
 const UNDER_TRIAL: &str = "the machine was reset, or switched off, while it was being judged";
 
@@ -56,6 +56,14 @@ pub(super) fn run() -> anyhow::Result<()> {
 
 /// The other slot runs again: remembered, and the failed one cannot be chosen any more, however often this one is restarted.
 fn fell_back(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
+    // Before anything is to be written there.
+    match relief::relieve(paths::STATE.as_ref(), &trial.large) {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            eprintln!("error: release {} had filled state; removed: {}", trial.version, removed.join(", "));
+        }
+        Err(error) => eprintln!("error: state is full, and no room can be made: {error:#}"),
+    }
     let otherwise = if trial.judged { UNDER_TRIAL } else { NEVER_JUDGED };
     // First, so that the next boot knows it for what it is whatever the boot state says then.
     if trial.verdict.is_none() {
