@@ -14,6 +14,7 @@ mod http;
 mod install;
 mod observe;
 mod places;
+mod report;
 mod request;
 mod resolver;
 mod slots;
@@ -34,6 +35,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         ["trial"] => trial::run(),
         ["fetch", what, order] => fetch::run(what, Path::new(order)),
         ["install", order] => install::run(Path::new(order)),
+        ["report", order] => report::run(Path::new(order)),
         _ => daemon::run(args),
     }
 }
