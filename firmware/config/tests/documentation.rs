@@ -52,6 +52,7 @@ fn reference_names_every_key() {
         "policy",
         "window",
         "rate-limit-kbit-s",
+        "centre",
     ];
     for key in keys {
         assert!(page.contains(&format!("{key} = ")), "{key} is missing in the example");

@@ -61,6 +61,7 @@ root-shell = false
 [update]
 url = "https://updates.example.net/kontor/"
 channel = "testing"
+centre = "https://centre.example.net:8443/check-in"
 policy = "download"
 window = "mon,sat 22:30-02:00"
 rate-limit-kbit-s = 2000
@@ -90,6 +91,7 @@ fn right_site_is_read() {
     let update = site.update.as_ref().unwrap();
     assert_eq!(update.url, "https://updates.example.net/kontor");
     assert_eq!((update.channel.as_str(), update.policy), ("testing", UpdatePolicy::Download));
+    assert_eq!(update.centre.as_deref(), Some("https://centre.example.net:8443/check-in"));
     assert_eq!(
         (update.window.to_string().as_str(), update.rate_limit_kbit_s),
         ("mon,sat 22:30-02:00", Some(2000))
@@ -101,6 +103,7 @@ fn updates() {
     refuse("update-url", "https://updates.example.net/kontor/", "updates.example.net");
     refuse("update-url-path", "https://updates.example.net/kontor/", "http://updates.example.net/../kontor");
     refuse("update-channel", "\"testing\"", "\"Testing\"");
+    refuse("update-centre", "https://centre.example.net:8443/check-in", "ftp://centre.example.net");
     refuse("update-policy", "\"download\"", "\"always\"");
     refuse("update-window", "22:30-02:00", "22:30");
     refuse("update-rate-limit", "2000", "8");

@@ -13,6 +13,12 @@ pub struct UpdateStatus {
     pub repository: Option<String>,
     /// The channel followed there.
     pub channel: Option<String>,
+    /// Who is told what happens, if the site file names anybody.
+    #[serde(default)]
+    pub centre: Option<String>,
+    /// Why the centre was not told the last time.
+    #[serde(default)]
+    pub not_told: Option<String>,
     /// What is going on, for people.
     pub phase: String,
     /// The version that is on its way, or waits.

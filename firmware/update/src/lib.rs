@@ -4,6 +4,7 @@
 //! they are data. It opens no file and no socket; time is an argument, in seconds since 1970.
 
 pub mod channel;
+pub mod check_in;
 pub mod decision;
 pub mod digest;
 pub mod health;

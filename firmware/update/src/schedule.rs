@@ -178,7 +178,8 @@ impl Schedule {
     }
 }
 
-fn between((least, most): (Duration, Duration), random: &mut impl FnMut() -> u32) -> Duration {
+/// A random time between two.
+pub(crate) fn between((least, most): (Duration, Duration), random: &mut impl FnMut() -> u32) -> Duration {
     least + (most - least).mul_f64(f64::from(random()) / f64::from(u32::MAX))
 }
 

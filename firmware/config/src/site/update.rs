@@ -7,6 +7,8 @@ use crate::window::Window;
 pub struct Update {
     /// The repository, `http://` or `https://`, without a slash at its end.
     pub url: String,
+    /// Where the box tells what it does, if anywhere.
+    pub centre: Option<String>,
     /// The channel that is followed.
     pub channel: String,
     /// What is done without being asked.

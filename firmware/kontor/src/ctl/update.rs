@@ -30,6 +30,11 @@ fn text(update: &UpdateStatus) -> String {
         line("Last", outcome);
     }
     line("Looked", &update.looked_at.map_or_else(|| "not since the start".to_owned(), date));
+    match (&update.centre, &update.not_told) {
+        (Some(centre), None) => line("Centre", centre),
+        (Some(centre), Some(problem)) => line("Centre", &format!("{centre} was not told: {problem}")),
+        (None, _) => {}
+    }
     for warning in &update.warnings {
         line("Warning", warning);
     }
@@ -67,6 +72,8 @@ mod tests {
             development: true,
             repository: Some("http://203.0.113.1/kontor".into()),
             channel: Some("stable".into()),
+            centre: Some("https://centre.example.net/check-in".into()),
+            not_told: Some("the server answers with status 500".into()),
             phase: "fetching 0.2.0".into(),
             version: Some("0.2.0".into()),
             progress: Some((10 << 20, 40 << 20)),

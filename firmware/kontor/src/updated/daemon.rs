@@ -16,6 +16,7 @@ use kontor_sys::file::write_atomic;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
 use kontor_sys::watch::FileWatch;
+use kontor_update::check_in::{self, CheckIn};
 use kontor_update::schedule::{Action, Ask, Phase, Policy};
 use kontor_update::{Release, Schedule, Version, Wish};
 use nix::fcntl::OFlag;
@@ -28,6 +29,7 @@ use super::facts::Running;
 use super::fetch::Order;
 use super::install::{self, Checked, InstallOrder};
 use super::places::{FETCH_USER, Places, ROOT, WORK};
+use super::report::Reporter;
 use super::request::Request;
 use super::store;
 use crate::init::now;
@@ -53,6 +55,7 @@ struct Daemon {
     schedule: Schedule,
     status: UpdateStatus,
     child: Option<Child>,
+    reporter: Reporter,
     /// The release that is being fetched, or waits.
     release: Option<Release>,
     /// A repository that an operator has named, instead of that of the site file.
@@ -75,6 +78,7 @@ impl Daemon {
             schedule: Schedule::new(now(), &mut random),
             status: UpdateStatus::default(),
             child: None,
+            reporter: Reporter::new(now(), &mut random),
             release: None,
             stick: None,
             wish: Wish::Automatic,
@@ -103,6 +107,7 @@ impl Daemon {
             self.take_request();
             self.hear_child();
             self.act();
+            self.report();
         }
     }
 
@@ -302,6 +307,37 @@ impl Daemon {
         }
     }
 
+    /// Tells the centre, if there is one.
+    fn report(&mut self) {
+        let Some(centre) = self.update().and_then(|update| update.centre.clone()) else {
+            self.reporter.problem = None;
+            return;
+        };
+        // Drawn at the first change of the journal.
+        let Ok(journal) = store::load().and_then(|journal| match journal.seed {
+            0 => store::change(|journal| journal.clone()),
+            _ => Ok(journal),
+        }) else {
+            return;
+        };
+        let facts = &self.running.facts;
+        let document = CheckIn {
+            schema: check_in::SCHEMA,
+            at: store::now(),
+            id: format!("{:016x}", journal.seed),
+            name: self.site.as_ref().map(|site| site.office.host_name.clone()).unwrap_or_default(),
+            product: facts.product.clone(),
+            board: facts.board.clone(),
+            version: facts.version,
+            channel: self.channel(),
+            phase: self.status.phase.clone(),
+            failed: journal.failed,
+            story: journal.story,
+        };
+        let run = self.paths.run.join("updated");
+        self.reporter.turn(now(), &centre, document, &run, &mut random);
+    }
+
     fn publish(&mut self) -> anyhow::Result<()> {
         let journal = store::load().unwrap_or_default();
         let update = self.update().cloned();
@@ -310,6 +346,8 @@ impl Daemon {
         status.development = self.running.development;
         status.repository = update.as_ref().map(|update| update.url.clone());
         status.channel = update.as_ref().map(|update| update.channel.clone());
+        status.centre = update.as_ref().and_then(|update| update.centre.clone());
+        status.not_told.clone_from(&self.reporter.problem);
         status.version = self.release.as_ref().map(|release| release.version.to_string());
         status.progress = self.child.as_ref().and_then(|child| child.progress).map(|all| (all.bytes, all.of));
         status.phase = match self.schedule.phase() {

@@ -106,6 +106,21 @@ impl Client {
         Err(HttpError::Redirect(url, "it leads from one place to the next".to_owned()))
     }
 
+    /// Sends a document of JSON to where it is asked for; a redirection is not followed.
+    ///
+    /// # Errors
+    /// When the server does not say that it has it.
+    pub(super) fn post(&self, url: &str, document: &[u8]) -> Result<(), HttpError> {
+        let request = self.0.post(url).header(header::CONTENT_TYPE, "application/json");
+        let answer =
+            request.send(document).map_err(|error| HttpError::Transport(url.to_owned(), Box::new(error)))?;
+        match answer.status().as_u16() {
+            200..=299 => Ok(()),
+            404 | 410 => Err(HttpError::NotFound(url.to_owned())),
+            status => Err(HttpError::Status(url.to_owned(), status)),
+        }
+    }
+
     fn ask(&self, url: &str, from: u64) -> Result<Response<Body>, HttpError> {
         let mut request = self.0.get(url).header(header::ACCEPT_ENCODING, "identity");
         if from > 0 {
@@ -252,6 +267,20 @@ mod tests {
         }
         let error = follow("https://a/x", "http://a/x").unwrap_err();
         assert!(error.contains("from HTTPS to plain HTTP"), "{error}");
+    }
+
+    #[test]
+    fn a_document_is_sent_and_received_or_not() {
+        let answer = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let there =
+            "HTTP/1.1 302 Found\r\nlocation: /there\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let (base, server) = serve(vec![answer("204 No Content"), there.into(), answer("500 Oops")]);
+        Client::new().post(&format!("{base}/check-in"), b"").unwrap();
+        for status in [302, 500] {
+            let refused = Client::new().post(&base, b"");
+            assert!(matches!(refused, Err(HttpError::Status(_, found)) if found == status), "{refused:?}");
+        }
+        assert!(server.join().unwrap()[0].starts_with("POST /check-in HTTP/1.1"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod install;
 mod observe;
 mod places;
 mod relief;
+mod report;
 mod request;
 mod resolver;
 mod slots;
@@ -35,6 +36,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         ["trial"] => trial::run(),
         ["fetch", what, order] => fetch::run(what, Path::new(order)),
         ["install", order] => install::run(Path::new(order)),
+        ["report", order] => report::run(Path::new(order)),
         _ => daemon::run(args),
     }
 }
