@@ -44,6 +44,7 @@ pub mod release;
 pub mod serial;
 pub mod smb;
 pub mod stack;
+pub mod stick;
 pub mod traffic;
 pub mod vm;
 pub mod wire;

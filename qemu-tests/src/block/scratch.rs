@@ -15,6 +15,12 @@ impl Scratch {
         Self(vec![0; size])
     }
 
+    /// With this content.
+    #[must_use]
+    pub fn of(content: Vec<u8>) -> Self {
+        Self(content)
+    }
+
     fn range(&mut self, offset: u64, length: usize) -> io::Result<&mut [u8]> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let range = start..start.saturating_add(length);

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8PathBuf;
+use qemu_tests::block::BlockServer;
+use qemu_tests::block::scratch::Scratch;
 use qemu_tests::console::{BOOT_LIMIT, site_with_root_shell};
 use qemu_tests::release::{Draft, Fault};
-use qemu_tests::{BoxOptions, World};
+use qemu_tests::{BoxOptions, World, stick};
 
 use crate::office::Office;
 
@@ -122,6 +124,34 @@ pub(crate) fn by_itself(world: &mut World) -> Result<()> {
     let after = world.pc(updated.office.pc).lease().context("no lease")?.address;
     ensure!(before == after, "{before} became {after}");
     updated.office.wait_until_online(world)
+}
+
+/// A box without any line: its provider's cable is not even needed.
+pub(crate) fn by_stick(world: &mut World) -> Result<()> {
+    let folder = Utf8PathBuf::try_from(world.artefacts().directory().to_owned())?;
+    let draft = Draft::build("0.2.0", &folder.join("0.2.0"))?;
+    draft.publish(&folder.join("repository"))?;
+    let image = stick::fat32("kontor", &folder.join("repository"))?;
+    let stick = BlockServer::start(world.artefacts().socket("stick"), Scratch::of(image))?;
+    let further_disks = vec![("stick", stick.socket().into())];
+    let office = Office::boot(world, &BoxOptions { further_disks, ..BoxOptions::default() })?;
+    world.log_in(office.gateway)?;
+    world.eventually(BOOT_LIMIT, |world| {
+        let status = world.run(office.gateway, "status")?;
+        ensure!(status.contains("(good)"), "{status}");
+        Ok(())
+    })?;
+    let answer = world.run(office.gateway, "update from stick")?;
+    ensure!(answer.contains("asked for"), "{answer}");
+    world.wait_for_line(office.gateway, "going down (Reboot)", UPDATE_LIMIT)?;
+    let ready = world.wait_for_line(office.gateway, "kontor: gateway ready", BOOT_LIMIT)?;
+    ensure!(ready.contains("slot b"), "{ready}");
+    world.log_in(office.gateway)?;
+    world.eventually(TRIAL_LIMIT, |world| {
+        let story = world.run(office.gateway, "update")?;
+        ensure!(story.contains("0.2.0 runs; everything that worked"), "{story}");
+        Ok(())
+    })
 }
 
 /// A release that does not work is given up by itself, is not taken again, and the reason is said.

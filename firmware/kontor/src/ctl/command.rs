@@ -57,7 +57,7 @@ usage: kontor ctl COMMAND
   update [--json]      the release that runs, and what happened to others
   update check         look for a release now
   update install       look, fetch, install and restart now
-  update from FOLDER   the same from a stick with a repository
+  update from stick    the same from a stick with a repository
   samba TOOL …         a tool of Samba's: users, groups, the domain
   restart NAME         restart one service
   reboot               restart the box
@@ -106,12 +106,13 @@ const TOPICS: &[(&str, &str)] = &[
     ),
     (
         "update",
-        "usage: update [--json] | check | install [--major N] | from FOLDER [--major N]\n\n\
+        "usage: update [--json] | check | install [--major N] | from stick|FOLDER [--major N]\n\n\
          Without a word, shows the release that runs, what is on its way, and what happened.\n\
          check    looks for a release now.\n\
          install  looks, fetches, installs and restarts now, whatever the maintenance window and the wave; a release\n         \
          that has failed on this box is tried again.\n\
-         from     the same from a folder with a repository, as on a stick.\n\
+         from     the same from a stick that is plugged in, with a repository at its top or in its folder kontor;\n         \
+         or from another folder.\n\
          --major  also goes to this major version, which is never installed unasked.\n\n\
          example: kontor ctl update install\n",
     ),
@@ -270,8 +271,8 @@ mod tests {
         check("update check", Ok(Command::AskUpdate(Request::Look)));
         check("update install --major 2", Ok(Command::AskUpdate(Request::Install { major: Some(2) })));
         check(
-            "update from /mnt",
-            Ok(Command::AskUpdate(Request::From { folder: "/mnt".into(), major: None })),
+            "update from stick --major 2",
+            Ok(Command::AskUpdate(Request::From { folder: "stick".into(), major: Some(2) })),
         );
         check("update install --now", Err("does not know `--now`"));
         check("update explode", Err("usage: update [--json]"));

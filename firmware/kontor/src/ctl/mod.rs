@@ -44,7 +44,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Component { name, words } => crate::component::tool(name, &words),
         Command::Update { json } => present(&Snapshot::take(&paths), json, update::show, |all| &all.update),
         Command::AskUpdate(request) => {
-            request.leave(&paths)?;
+            request.found()?.leave(&paths)?;
             print("asked for; `update` shows how it goes\n")
         }
         Command::Reload => tell(&paths, "reload", "the site file is being validated and applied"),

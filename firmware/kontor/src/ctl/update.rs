@@ -23,7 +23,7 @@ fn text(update: &UpdateStatus) -> String {
     line("Running", &format!("{}{keys}", update.running));
     match (&update.repository, &update.channel) {
         (Some(repository), Some(channel)) => line("From", &format!("{repository}, channel {channel}")),
-        _ => line("From", "nowhere: the site file has no [update]; `update from FOLDER` takes a stick"),
+        _ => line("From", "nowhere: the site file has no [update]; `update from stick` takes a stick"),
     }
     line("Now", &format!("{}{}", update.phase, progress(update.progress)));
     if let Some(outcome) = &update.outcome {

@@ -24,6 +24,7 @@ mod prober;
 mod seed;
 mod space;
 mod state;
+pub(crate) mod stick;
 mod table;
 mod watch;
 

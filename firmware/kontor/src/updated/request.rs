@@ -9,8 +9,13 @@ use kontor_status::paths::Paths;
 use kontor_sys::file::write_atomic;
 use serde::{Deserialize, Serialize};
 
+use crate::storage::stick;
+
 /// A request is one line.
 const MAX_BYTES: u64 = 4096;
+
+/// In the place of a folder: whatever stick is plugged in.
+const STICK: &str = "stick";
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,19 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// The same with a folder that is there: a stick is looked for, and mounted.
+    ///
+    /// # Errors
+    /// When there is no stick with a repository.
+    pub(crate) fn found(self) -> anyhow::Result<Self> {
+        match self {
+            Self::From { folder, major } if folder == Path::new(STICK) => {
+                Ok(Self::From { folder: stick::with_repository()?, major })
+            }
+            other => Ok(other),
+        }
+    }
+
     /// Leaves the request for the daemon.
     ///
     /// # Errors
