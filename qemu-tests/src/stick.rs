@@ -15,7 +15,7 @@ const SPARE: u64 = 64 << 20;
 /// # Errors
 /// When the content cannot be read.
 pub fn fat32(folder: &str, source: &Utf8Path) -> Result<Vec<u8>> {
-    let size = usize::try_from(size_of(source)? + SPARE)?;
+    let size = usize::try_from((size_of(source)? + SPARE).next_multiple_of(1 << 20))?;
     let mut volume = Cursor::new(vec![0; size]);
     fatfs::format_volume(
         &mut volume,
