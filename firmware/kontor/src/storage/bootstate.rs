@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use kontor_boot::frame::{FRAME_OFFSET, frame};
 use kontor_boot::slots::{BootState, SECTOR, Slot, StateError};
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// The open partition.
 #[derive(Debug)]
@@ -61,8 +61,10 @@ impl BootStateFile {
         self.change(|state| state.give_back(slot))
     }
 
-    /// Reads, changes and writes it.
+    /// Reads, changes and writes it. Meanwhile nobody else does: who judges a release, who installs one and who leaves are
+    /// different processes.
     pub(crate) fn change(&mut self, how: impl FnOnce(&mut BootState)) -> io::Result<BootState> {
+        let _lock = Flock::lock(self.0.try_clone()?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
         let mut state = self.read()?.unwrap_or(BootState::fresh());
         let before = state;
         how(&mut state);
@@ -101,6 +103,26 @@ mod tests {
         assert_eq!(file.read().unwrap(), Ok(state));
         assert_eq!(state.last_good, Slot::B);
         assert_eq!(file.give_back(Slot::B).unwrap(), state, "it has all its tries");
+    }
+
+    #[test]
+    fn of_two_changes_at_once_none_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        partition(&directory).reset().unwrap();
+        // An odd number of times, so that both are set in the end unless one has written what it had read before the other.
+        const TIMES: usize = 201;
+        std::thread::scope(|scope| {
+            for slot in [Slot::A, Slot::B] {
+                let mut file = BootStateFile::open(&directory.path().join("bootstate")).unwrap();
+                scope.spawn(move || {
+                    for _ in 0..TIMES {
+                        file.change(|state| state.good[slot.index()] ^= true).unwrap();
+                    }
+                });
+            }
+        });
+        let file = BootStateFile::open(&directory.path().join("bootstate")).unwrap();
+        assert_eq!(file.read().unwrap().unwrap().good, [true, true]);
     }
 
     #[test]
