@@ -12,11 +12,9 @@ pub const RANGE_COST: u64 = 512;
 /// So many unneeded octets between two ranges are fetched rather than asked around: a new range costs as much, and a round
 /// trip in addition (at 10 Mbit/s, 4 KiB take 3 ms).
 pub const GAP: u64 = 4 << 10;
-/// Most ranges of one file. Hundreds of them in one request are refused by servers and proxies, and hundreds of requests are taken for
-/// an attack.
+/// Most ranges of one file, each a request of its own: not every server, proxy or cache knows several in one, and thousands of
+/// requests are taken for an attack.
 pub const RANGE_COUNT_LIMIT: usize = 256;
-/// Most ranges of one request (RFC 9110, 14.2); Apache and nginx take 200 and more, but not every cache between does.
-pub const RANGES_PER_REQUEST: usize = 16;
 /// A patch that is smaller than this share of the full form is taken unseen: chunks are hardly smaller, and the index to find
 /// that out is not free.
 const CLEARLY_SMALL: u64 = 4;
