@@ -378,7 +378,7 @@ fn a_release_comes_whole_in_chunks_and_as_a_patch() {
         fs::create_dir_all(&store).unwrap();
         let image = store.with_file_name("made.img");
         fs::write(&image, bytes).unwrap();
-        let image = forms::make("slot", &image, older, |release| Some(&release.slot), &store).unwrap();
+        let image = forms::make("slot", &image, &forms::older(older, "branch", None), &store).unwrap();
         scene.release(version, |release| release.slot = image)
     };
     let mut bytes = noise(600_000);
@@ -410,7 +410,7 @@ fn a_release_comes_whole_in_chunks_and_as_a_patch() {
     fs::write(&damaged, noise(10)).unwrap();
     let store = scene.path("releases/0.4.0/objects");
     fs::write(scene.path("next.img"), noise(1000)).unwrap();
-    let made = forms::make("slot", &scene.path("next.img"), &olds, |release| Some(&release.slot), &store);
+    let made = forms::make("slot", &scene.path("next.img"), &forms::older(&olds, "branch", None), &store);
     let error = format!("{:#}", made.unwrap_err());
     assert!(error.contains("has 10 bytes, not"), "{error}");
 }

@@ -29,8 +29,7 @@ const IMAGE: &str = "component.erofs";
 const SEAL: &str = "seal.json";
 const PARTS: &str = "parts.json";
 /// How mkfs.erofs is to compress: not at all. What travels is compressed on its way; at rest, a change of a few octets would change
-/// whole clusters and everything behind them, and an update would fetch several times as much (docs/releases.md has the figures). A
-/// program starts faster without, too, and twice the room on the disk costs nothing.
+/// whole clusters and move everything behind them, and an update would fetch more than twice as much (`docs/benchmarks.md`).
 const EROFS_COMPRESSION: Option<&str> = None;
 /// Raise it when the code below changes what it makes.
 const VERSION: u32 = 3;

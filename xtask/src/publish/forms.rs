@@ -9,23 +9,45 @@ use camino::Utf8Path;
 use kontor_delta::assemble::Chunks;
 use kontor_delta::pack::{self, Made};
 use kontor_delta::{patch, plan};
-use kontor_update::Release;
+use kontor_update::Version;
 use kontor_update::release::{Form, Image};
 
 use super::objects;
 use super::release::Folder;
 
-/// Puts an image into a folder in all its forms. `old` finds the same image in an older release.
+/// The same image in an older release.
+#[derive(Debug, Clone, Copy)]
+pub struct Older<'a> {
+    /// The release's folder.
+    pub folder: &'a Folder,
+    /// Its version.
+    pub version: Version,
+    /// The image.
+    pub image: &'a Image,
+}
+
+/// What these releases have of a product: its slot, or the component of this name.
+#[must_use]
+pub fn older<'a>(folders: &'a [Folder], product: &str, component: Option<&str>) -> Vec<Older<'a>> {
+    let releases =
+        folders.iter().flat_map(|folder| folder.releases.iter().map(move |release| (folder, release)));
+    releases
+        .filter(|(_, release)| release.product == product)
+        .filter_map(|(folder, release)| {
+            let image = match component {
+                None => &release.slot,
+                Some(name) => &release.components.iter().find(|component| component.name == name)?.image,
+            };
+            Some(Older { folder, version: release.version, image })
+        })
+        .collect()
+}
+
+/// Puts an image into a folder in all its forms.
 ///
 /// # Errors
 /// When something cannot be read or written, or an older release is damaged.
-pub fn make(
-    name: &str,
-    path: &Utf8Path,
-    older: &[Folder],
-    old: impl Fn(&Release) -> Option<&Image>,
-    store: &Utf8Path,
-) -> Result<Image> {
+pub fn make(name: &str, path: &Utf8Path, older: &[Older<'_>], store: &Utf8Path) -> Result<Image> {
     let mut image = objects::compress(path, store)?;
     let bytes = fs::read(path).with_context(|| format!("cannot read {path}"))?;
     let full = image.full().context("no full form")?.bytes;
@@ -39,22 +61,20 @@ pub fn make(
         made.pack.len() >> 10
     );
     image.forms.push(put_chunks(&made, &index, store)?);
-    for folder in older {
-        for release in &folder.releases {
-            let Some(from) = old(release).filter(|from| from.sha256 != image.sha256) else { continue };
-            if image.patches().any(|(known, ..)| *known == from.sha256) {
-                continue;
-            }
-            let from_bytes = unpack(from, folder)?;
-            let patch = patch::make(&from_bytes, &bytes, patch::Options::default())?;
-            let chunks = index.len() as u64 + missing(&made, &from_bytes)?;
-            let is_smaller = (patch.len() as u64) < chunks.min(full);
-            let what = if is_smaller { "" } else { ", no smaller than chunks: left out" };
-            eprintln!("{name}: {} KiB from {}{what}", patch.len() >> 10, release.version);
-            if is_smaller {
-                let (from, from_bytes) = (from.sha256.clone(), from.bytes);
-                image.forms.push(Form::Patch { from, from_bytes, patch: objects::put(&patch, store)? });
-            }
+    for old in older {
+        let from = &old.image.sha256;
+        if *from == image.sha256 || image.patches().any(|(known, ..)| known == from) {
+            continue;
+        }
+        let old_bytes = unpack(old)?;
+        let patch = patch::make(&old_bytes, &bytes, patch::Options::default())?;
+        let chunks = index.len() as u64 + missing(&made, &old_bytes)?;
+        let is_smaller = (patch.len() as u64) < chunks.min(full);
+        let what = if is_smaller { "" } else { ", no smaller than chunks: left out" };
+        eprintln!("{name}: {} KiB from {}{what}", patch.len() >> 10, old.version);
+        if is_smaller {
+            let (from, from_bytes) = (from.clone(), old.image.bytes);
+            image.forms.push(Form::Patch { from, from_bytes, patch: objects::put(&patch, store)? });
         }
     }
     Ok(image)
@@ -76,7 +96,8 @@ fn missing(made: &Made, old: &[u8]) -> Result<u64> {
 }
 
 /// An image of a release, checked.
-fn unpack(image: &Image, folder: &Folder) -> Result<Vec<u8>> {
+fn unpack(old: &Older<'_>) -> Result<Vec<u8>> {
+    let Older { folder, image, .. } = old;
     let object = image.full().context("no full form")?;
     objects::check(object, &folder.objects())?;
     let path = objects::path(&folder.objects(), object);

@@ -62,19 +62,15 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
     let folder = folder(options);
     let store = folder.join(objects::FOLDER);
     let named = &built.release;
-    let older = older(options)?;
-    let is_ours = |release: &&Release| release.product == named.product;
-    let component = |sealed: &crate::component::Sealed| -> Result<Component> {
-        let name = &sealed.name;
-        let old = |release| {
-            let components =
-                Some(release).filter(is_ours).map_or(&[][..], |release: &Release| &release.components);
-            components.iter().find(|component| component.name == *name).map(|component| &component.image)
-        };
-        let image = forms::make(name, &sealed.path, &older, old, &store)?;
-        Ok(Component { name: name.clone(), verity: Sha256Hex::try_from(sealed.seal.verity.clone())?, image })
+    let folders = older(options)?;
+    let make = |name: &str, path: &Utf8Path, component: Option<&str>| {
+        forms::make(name, path, &forms::older(&folders, &named.product, component), &store)
     };
-    let old_slot = |release| Some(release).filter(is_ours).map(|release: &Release| &release.slot);
+    let component = |sealed: &crate::component::Sealed| -> Result<Component> {
+        let verity = Sha256Hex::try_from(sealed.seal.verity.clone())?;
+        let image = make(&sealed.name, &sealed.path, Some(&sealed.name))?;
+        Ok(Component { name: sealed.name.clone(), verity, image })
+    };
     let release = Release {
         schema: SCHEMA,
         product: named.product.clone(),
@@ -85,7 +81,7 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
         security_epoch: named.security_epoch,
         from_minimum: options.from_minimum,
         changelog: options.changelog.clone(),
-        slot: forms::make("slot", &built.slot_image, &older, old_slot, &store)?,
+        slot: make("slot", &built.slot_image, None)?,
         components: built.components.iter().map(component).collect::<Result<_>>()?,
         sbom: Some(objects::copy_in(&built.sbom, &store)?),
     };

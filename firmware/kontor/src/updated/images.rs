@@ -12,7 +12,7 @@ use kontor_delta::assemble::{Chunks, Patching};
 use kontor_delta::index::Index;
 use kontor_delta::io::{Sequential, Source};
 use kontor_delta::patch::{Header, PREAMBLE};
-use kontor_delta::plan::{self, First, Holding, Offer, PatchOffer, Way};
+use kontor_delta::plan::{self, Allowance, First, Holding, Offer, PatchOffer, Way};
 use kontor_delta::{Error, Sha256Sum, full};
 use kontor_update::Sha256Hex;
 use kontor_update::release::{Image, Object};
@@ -39,6 +39,7 @@ pub(super) fn fetch(order: &Order) -> anyhow::Result<Progress> {
     let mut maker = Maker {
         places: Places::new(&order.work),
         downloads: Downloads::new(order, full.map(|object| object.bytes).sum()),
+        allowance: Allowance::default(),
         old: order.held.iter().map(|held| Old::take(*held)).collect::<Result<_, _>>()?,
     };
     for wanted in &order.images {
@@ -51,6 +52,7 @@ pub(super) fn fetch(order: &Order) -> anyhow::Result<Progress> {
 struct Maker {
     places: Places,
     downloads: Downloads,
+    allowance: Allowance,
     old: Vec<Old>,
 }
 
@@ -114,7 +116,7 @@ impl Maker {
         };
         let offer = Offer {
             full: whole.bytes,
-            index: image.chunks().map(|(index, _)| index.bytes),
+            index: self.allowance.index(image.chunks().map(|(index, _)| index.bytes)),
             patches: patches.iter().map(left).collect(),
         };
         let way = match (offer.first(holding), image.chunks()) {
@@ -124,14 +126,19 @@ impl Maker {
                 chunks.resume(target);
                 self.look(*kind, &mut chunks);
                 let cost = plan::cost(&chunks.fetch());
-                match offer.second(holding, cost) {
-                    Way::Chunks => {
-                        self.choose(name, Way::Chunks, cost, whole);
-                        let most = offer.full - holding.full_fetched + plan::RANGE_COST;
-                        return self.chunks(chunks, pack, most, target).map(|()| Way::Chunks);
-                    }
-                    way => way,
+                let left = offer.full - holding.full_fetched;
+                let way = offer.second(holding, cost);
+                let rest = match way {
+                    Way::Full => left,
+                    Way::Patch(number) => offer.patches[number].length,
+                    Way::Chunks => cost,
+                };
+                self.allowance.spend(offer.index.unwrap_or(0), rest, left);
+                if way == Way::Chunks {
+                    self.choose(name, Way::Chunks, cost, whole);
+                    return self.chunks(chunks, pack, left + plan::RANGE_COST, target).map(|()| way);
                 }
+                way
             }
             (First::Take(way), _) => way,
             (First::AskIndex, None) => Way::Full,

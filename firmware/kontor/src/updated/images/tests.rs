@@ -143,7 +143,8 @@ impl Scene {
         let mut target = OnDisk(file.unwrap());
         let order = self.order();
         let old = order.held.iter().map(|held| Old::take(*held).unwrap()).collect();
-        let mut maker = Maker { places, downloads: Downloads::new(&order, 0), old };
+        let downloads = Downloads::new(&order, 0);
+        let mut maker = Maker { places, downloads, allowance: Allowance::default(), old };
         let wanted = Wanted { name: "slot".into(), kind: Kind::Slot, image: self.image.clone() };
         let whole = self.image.full().unwrap();
         let failure = maker.smallest(&wanted, whole, &mut target).unwrap_err();
