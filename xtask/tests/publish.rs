@@ -13,9 +13,21 @@ use xtask::publish::release::Folder;
 use xtask::publish::repository::{Outcome, Repository, verify};
 use xtask::publish::rollout::{self, Rollout};
 use xtask::publish::root::{self, Quorum};
-use xtask::publish::{objects, release, waves};
+use xtask::publish::{forms, objects, release, waves};
 
 const DAY: u64 = 86_400;
+
+/// Bytes that nothing compresses.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
 
 /// A folder with keys, releases and a repository.
 struct Scene {
@@ -356,4 +368,49 @@ fn a_development_root_says_so_itself() {
     assert_ne!(changed, text);
     fs::write(scene.path("moved/root.json"), changed).unwrap();
     assert!(root::trusted(Some(&scene.path("moved")), &workspace).is_err());
+}
+
+#[test]
+fn a_release_comes_whole_in_chunks_and_as_a_patch() {
+    let scene = Scene::new();
+    let make = |version: &str, bytes: &[u8], older: &[Folder]| {
+        let store = scene.path("releases").join(version).join("objects");
+        fs::create_dir_all(&store).unwrap();
+        let image = store.with_file_name("made.img");
+        fs::write(&image, bytes).unwrap();
+        let image = forms::make("slot", &image, &forms::older(older, "branch", None), &store).unwrap();
+        scene.release(version, |release| release.slot = image)
+    };
+    let mut bytes = noise(600_000);
+    let old = make("0.1.0", &bytes, &[]);
+    assert_eq!(old.releases[0].slot.forms.len(), 2);
+    bytes.splice(300_000..300_010, *b"a change");
+    let olds = [old.clone(), old];
+    let new = make("0.2.0", &bytes, &olds);
+    let slot = &new.releases[0].slot;
+    let patches: Vec<_> = slot.patches().collect();
+    assert_eq!(patches.len(), 1, "an older release that is named twice counts once");
+    assert_eq!((patches[0].0, patches[0].1), (&olds[0].releases[0].slot.sha256, 600_000));
+    assert!(patches[0].2.bytes < 1000, "{}", patches[0].2.bytes);
+    let full = slot.full().unwrap().bytes;
+    assert!(slot.chunks().unwrap().1.bytes < full + full / 100);
+
+    assert_eq!(scene.publish(&new).unwrap(), Outcome::Published);
+    for object in new.releases[0].objects() {
+        objects::check(object, &scene.to().join("objects")).unwrap();
+    }
+    assert_eq!(scene.publish(&new).unwrap(), Outcome::Unchanged);
+    let before = scene.state();
+    let next = make("0.3.0", &noise(500_000), &olds);
+    let pack = next.releases[0].slot.chunks().unwrap().1;
+    fs::remove_file(objects::path(&next.objects(), pack)).unwrap();
+    scene.refused(scene.publish(&next), &before, "is missing");
+    // Whoever has a damaged older release is told, and not given a patch from it.
+    let damaged = objects::path(&olds[0].objects(), olds[0].releases[0].slot.full().unwrap());
+    fs::write(&damaged, noise(10)).unwrap();
+    let store = scene.path("releases/0.4.0/objects");
+    fs::write(scene.path("next.img"), noise(1000)).unwrap();
+    let made = forms::make("slot", &scene.path("next.img"), &forms::older(&olds, "branch", None), &store);
+    let error = format!("{:#}", made.unwrap_err());
+    assert!(error.contains("has 10 bytes, not"), "{error}");
 }

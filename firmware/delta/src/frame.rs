@@ -7,8 +7,8 @@ use crate::Error;
 /// How a frame is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// Chunks: small, many.
-    Chunk,
+    /// Chunks: small, many, with this level.
+    Chunk(i32),
     /// Segments of a patch: made once, fetched by every box.
     Segment,
 }
@@ -17,7 +17,7 @@ pub(crate) enum Effort {
 pub(crate) fn compress(bytes: &[u8], prefix: &[u8], effort: Effort) -> Result<Vec<u8>, Error> {
     let mut context = CCtx::try_create().ok_or(Error::Malformed("no memory for a compressor"))?;
     let level = match effort {
-        Effort::Chunk => 19,
+        Effort::Chunk(level) => level,
         Effort::Segment => 22,
     };
     let window = (bytes.len() + prefix.len()).max(1 << 10).next_power_of_two().ilog2();

@@ -12,6 +12,9 @@ use crate::frame::{self, Effort};
 use crate::index::{self, Entry, Index, Piece};
 use crate::{Digest, Error};
 
+/// Made once, fetched by every box.
+const LEVEL: i32 = 19;
+
 /// What a publisher puts beside an image.
 #[derive(Debug)]
 pub struct Made {
@@ -45,6 +48,14 @@ pub fn average(image: &[u8], full: u64) -> Result<u8, Error> {
 /// # Errors
 /// When the average is none of the format's or the index would be longer than [`index::LIMIT`].
 pub fn make(image: &[u8], average: u8) -> Result<Made, Error> {
+    make_with(image, average, LEVEL)
+}
+
+/// As [`make`], with this level of zstd: for tests, which have no time for a better one.
+///
+/// # Errors
+/// Those of [`make`].
+pub fn make_with(image: &[u8], average: u8, level: i32) -> Result<Made, Error> {
     let pieces = index::pieces(image, average)?;
     let mut seen = HashSet::new();
     let fresh: Vec<&Chunk> = pieces
@@ -55,7 +66,7 @@ pub fn make(image: &[u8], average: u8) -> Result<Made, Error> {
         })
         .filter(|chunk| seen.insert(chunk.digest()))
         .collect();
-    let mut frames = compressed(&fresh)?.into_iter();
+    let mut frames = compressed(&fresh, level)?.into_iter();
     let (mut entries, mut pack, mut offset) = (Vec::new(), Vec::new(), 0);
     let mut places = std::collections::HashMap::<Digest, u64>::new();
     for piece in &pieces {
@@ -83,8 +94,8 @@ pub fn make(image: &[u8], average: u8) -> Result<Made, Error> {
     Ok(Made { index, pack })
 }
 
-fn compressed(chunks: &[&Chunk]) -> Result<Vec<Vec<u8>>, Error> {
-    parallel(chunks.len(), |number| frame::compress(&chunks[number].bytes, &[], Effort::Chunk))
+fn compressed(chunks: &[&Chunk], level: i32) -> Result<Vec<Vec<u8>>, Error> {
+    parallel(chunks.len(), |number| frame::compress(&chunks[number].bytes, &[], Effort::Chunk(level)))
 }
 
 /// `work` for every number below `count`, on all processors; results in order.

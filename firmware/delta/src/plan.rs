@@ -1,22 +1,21 @@
 //! The choice between the forms, made before the download; and which ranges are asked for.
 //!
-//! **Invariant:** what is fetched for an image, together, is at most its full form and [`MOST_BEYOND_FULL`].
+//! **Invariant:** what is fetched for a release, together, is at most the full forms of its images and [`MOST_BEYOND_FULL`]
+//! ([`Allowance`]).
 
 use crate::digest::Sha256Sum;
 use crate::index;
 
-/// What a box may fetch beyond the full form, in the worst case: the index, which turned out to be of no use, and headers.
+/// What a box may fetch beyond the full forms of a release: indexes that turned out to be of no use, and headers.
 pub const MOST_BEYOND_FULL: u64 = 64 << 10;
 /// What asking for a range costs: the headers of an HTTP request and its answer, in octets.
 pub const RANGE_COST: u64 = 512;
 /// So many unneeded octets between two ranges are fetched rather than asked around: a new range costs as much, and a round
 /// trip in addition (at 10 Mbit/s, 4 KiB take 3 ms).
 pub const GAP: u64 = 4 << 10;
-/// Most ranges of one file. Hundreds of them in one request are refused by servers and proxies, and hundreds of requests are taken for
-/// an attack.
+/// Most ranges of one file, each a request of its own: not every server, proxy or cache knows several in one, and thousands of
+/// requests are taken for an attack.
 pub const RANGE_COUNT_LIMIT: usize = 256;
-/// Most ranges of one request (RFC 9110, 14.2); Apache and nginx take 200 and more, but not every cache between does.
-pub const RANGES_PER_REQUEST: usize = 16;
 /// A patch that is smaller than this share of the full form is taken unseen: chunks are hardly smaller, and the index to find
 /// that out is not free.
 const CLEARLY_SMALL: u64 = 4;
@@ -89,6 +88,31 @@ pub struct Holding<'a> {
     pub images: &'a [Sha256Sum],
     /// So much of the full form is here already, from its beginning.
     pub full_fetched: u64,
+}
+
+/// What is left of [`MOST_BEYOND_FULL`] while the images of one release are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance(u64);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(MOST_BEYOND_FULL)
+    }
+}
+
+impl Allowance {
+    /// An index is asked for only while it may turn out to be of no use.
+    #[must_use]
+    pub fn index(self, bytes: Option<u64>) -> Option<u64> {
+        // Both it and what is then fetched have headers.
+        bytes.filter(|bytes| bytes.saturating_add(2 * RANGE_COST) <= self.0)
+    }
+
+    /// An image's index and its `rest` were fetched, where `full` would have done.
+    pub fn spend(&mut self, index: u64, rest: u64, full: u64) {
+        let fetched = index.saturating_add(rest).saturating_add(2 * RANGE_COST);
+        self.0 = self.0.saturating_sub(fetched.saturating_sub(full));
+    }
 }
 
 /// A form of an image.
@@ -222,6 +246,26 @@ mod tests {
                 Way::Chunks => chunks,
             };
             prop_assert!(fetched.min(full) + asked + taken <= full + MOST_BEYOND_FULL);
+        }
+
+        #[test]
+        fn no_release_costs_more_than_its_images_and_64_kib(
+            images in proptest::collection::vec((0_u64..1 << 32, 0_u64..1 << 17, 0_u64..1 << 33), 0..40),
+        ) {
+            let (mut allowance, mut fetched, mut together) = (Allowance::default(), 0, 0);
+            for (full, index, chunks) in images {
+                let offer = Offer { full, index: allowance.index(Some(index)), patches: Vec::new() };
+                let holding = Holding::default();
+                together += full;
+                if offer.first(holding) == First::AskIndex {
+                    let rest = if offer.second(holding, chunks) == Way::Chunks { chunks } else { full };
+                    allowance.spend(index, rest, full);
+                    fetched += index + rest;
+                } else {
+                    fetched += full;
+                }
+            }
+            prop_assert!(fetched <= together + MOST_BEYOND_FULL);
         }
 
         #[test]

@@ -3,7 +3,7 @@
 //! Between fork and exec only async-signal-safe system calls are made, on values prepared before the fork.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -80,6 +80,8 @@ pub struct Launch {
     pub output: OwnedFd,
     /// Standard input; nothing: `/dev/null`.
     pub input: Option<OwnedFd>,
+    /// Files it inherits under the same numbers ([`inherited`]); of all others it gets none.
+    pub inherited: Vec<OwnedFd>,
     /// Open files at most.
     pub max_files: u64,
     /// Who goes first when the whole box is out of memory: -1000 (never) to 1000 (first).
@@ -107,10 +109,28 @@ impl Launch {
         command.stdout(self.output.try_clone()?).stderr(self.output);
         let cgroup = self.cgroup.as_ref().map(AsRawFd::as_raw_fd);
         let setup = Setup::new(&self.identity, cgroup, self.max_files, self.oom_score_adjust);
-        // SAFETY: `Setup::apply` makes plain system calls on values it owns; it allocates nothing.
-        unsafe { command.pre_exec(move || setup.apply()) };
+        let inherited: Vec<RawFd> = self.inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: `Setup::apply` and `keep_open` make plain system calls on values they own; they allocate nothing.
+        unsafe { command.pre_exec(move || setup.apply().and_then(|()| keep_open(&inherited))) };
         command.spawn().map(|child| child.id())
     }
+}
+
+/// A file that the parent has opened for this process: [`Launch::inherited`].
+///
+/// # Errors
+/// When nothing is open under this number.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    let own = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    check(own)?;
+    // SAFETY: the kernel has just made it; nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(own) })
+}
+
+fn keep_open(files: &[RawFd]) -> io::Result<()> {
+    // SAFETY: integers only.
+    files.iter().try_for_each(|file| check(unsafe { libc::fcntl(*file, libc::F_SETFD, 0) }))
 }
 
 /// Everything the child does before exec, decided beforehand.
@@ -259,6 +279,7 @@ mod tests {
             cgroup: None,
             output: write,
             input: None,
+            inherited: Vec::new(),
             max_files: 64,
             oom_score_adjust: 500,
         };
@@ -274,6 +295,38 @@ mod tests {
     }
 
     #[test]
+    fn a_child_reads_what_it_inherits_and_nothing_else() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let open = || File::open("/proc/self/comm").unwrap();
+        let (given, kept) = (open(), open());
+        let (number, other) = (given.as_raw_fd(), kept.as_raw_fd());
+        let launch = Launch {
+            program: "/bin/bash".into(),
+            args: vec![
+                "-c".into(),
+                format!("read -u {number} && echo read; read -u {other} || echo refused"),
+            ],
+            environment: vec![],
+            identity: Identity::Root,
+            cgroup: None,
+            output: write,
+            input: None,
+            inherited: vec![given.into()],
+            max_files: 64,
+            oom_score_adjust: 500,
+        };
+        let pid = launch.spawn().unwrap();
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text).unwrap();
+        waitpid(Pid::from_raw(i32::try_from(pid).unwrap()), None).unwrap();
+        assert!(text.starts_with("read\n") && text.ends_with("refused\n"), "{text}");
+        assert!(inherited(-1).is_err());
+        let mut comm = String::new();
+        File::from(inherited(kept.as_raw_fd()).unwrap()).read_to_string(&mut comm).unwrap();
+        assert!(!comm.is_empty());
+    }
+
+    #[test]
     fn a_missing_program_is_an_error() {
         let (_read, write) = nix::unistd::pipe().unwrap();
         let launch = Launch {
@@ -284,6 +337,7 @@ mod tests {
             cgroup: None,
             output: write,
             input: None,
+            inherited: Vec::new(),
             max_files: 64,
             oom_score_adjust: 500,
         };

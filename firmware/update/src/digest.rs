@@ -32,6 +32,14 @@ impl Sha256Hex {
         Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// The digest as bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; DIGITS / 2] {
+        let digit = |byte: u8| if byte.is_ascii_digit() { byte - b'0' } else { byte - b'a' + 10 };
+        let digits = self.0.as_bytes();
+        std::array::from_fn(|place| digit(digits[2 * place]) << 4 | digit(digits[2 * place + 1]))
+    }
+
     /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {

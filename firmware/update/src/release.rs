@@ -14,6 +14,10 @@ use crate::version::Version;
 pub const SCHEMA: u32 = 1;
 /// No manifest is longer: 64 KiB hold a hundred components, each in ten forms.
 pub const MAX_BYTES: u64 = 1 << 20;
+/// No image is longer: what the forms can describe, and four times what a box has room for.
+pub const MAX_IMAGE_BYTES: u64 = 4 << 30;
+/// Nobody offers more ways to one image: some thirty older releases.
+const MAX_FORMS: usize = 32;
 
 /// A release of one product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +87,7 @@ pub struct Component {
     pub image: Image,
 }
 
-/// How an image travels.
+/// How an image travels: each is one or two objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "form")]
 pub enum Form {
@@ -100,6 +104,8 @@ pub enum Form {
     Patch {
         /// SHA-256 of the old image.
         from: Sha256Hex,
+        /// Its length: a slot is longer than what lies in it.
+        from_bytes: u64,
         /// The patch.
         patch: Object,
     },
@@ -175,11 +181,7 @@ impl Release {
                 return Err(format!("component {} is there twice", component.name));
             }
         }
-        self.images().try_for_each(|(name, image)| match image.full() {
-            Some(_) if image.bytes > 0 => Ok(()),
-            Some(_) => Err(format!("{name} is empty")),
-            None => Err(format!("{name} has no full form")),
-        })
+        self.images().try_for_each(|(name, image)| image.check().map_err(|what| format!("{name} {what}")))
     }
 
     /// As it is published: the same release gives the same bytes.
@@ -222,6 +224,56 @@ impl Image {
     }
 }
 
+impl Image {
+    /// What contradicts itself, after the image's name.
+    fn check(&self) -> Result<(), String> {
+        if self.bytes == 0 {
+            return Err("is empty".to_owned());
+        }
+        if self.bytes > MAX_IMAGE_BYTES {
+            return Err(format!("has {} bytes; no image is longer than {MAX_IMAGE_BYTES}", self.bytes));
+        }
+        if self.forms.len() > MAX_FORMS {
+            return Err(format!("has {} forms; the most is {MAX_FORMS}", self.forms.len()));
+        }
+        self.full().ok_or("has no full form")?;
+        // What does not compress grows by less than a hundredth.
+        let most = self.bytes + self.bytes / 100 + (64 << 10);
+        let mut objects = self.forms.iter().flat_map(Form::objects);
+        if let Some(object) = objects.find(|object| object.bytes == 0 || object.bytes > most) {
+            return Err(format!("has a form of {} bytes, for {} of the image", object.bytes, self.bytes));
+        }
+        for form in &self.forms {
+            if let Form::Patch { from, from_bytes, .. } = form {
+                if *from == self.sha256 {
+                    return Err("has a patch from itself".to_owned());
+                }
+                if !(1..=MAX_IMAGE_BYTES).contains(from_bytes) {
+                    return Err(format!("has a patch from an image of {from_bytes} bytes"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Index and pack of its chunks.
+    #[must_use]
+    pub fn chunks(&self) -> Option<(&Object, &Object)> {
+        self.forms.iter().find_map(|form| match form {
+            Form::Chunks { index, pack } => Some((index, pack)),
+            _ => None,
+        })
+    }
+
+    /// Its patches: the old image's hash and length, and the patch.
+    pub fn patches(&self) -> impl Iterator<Item = (&Sha256Hex, u64, &Object)> {
+        self.forms.iter().filter_map(|form| match form {
+            Form::Patch { from, from_bytes, patch } => Some((from, *from_bytes, patch)),
+            _ => None,
+        })
+    }
+}
+
 impl Form {
     /// What it consists of.
     fn objects(&self) -> impl Iterator<Item = &Object> {
@@ -242,88 +294,4 @@ pub fn is_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(crate) fn digest(digit: char) -> Sha256Hex {
-        Sha256Hex::try_from(digit.to_string().repeat(64)).unwrap()
-    }
-
-    pub(crate) fn image(digit: char) -> Image {
-        let forms = vec![
-            Form::Full(Object { sha256: digest('1'), bytes: 10 }),
-            Form::Patch { from: digest('2'), patch: Object { sha256: digest('3'), bytes: 3 } },
-        ];
-        Image { bytes: 100, sha256: digest(digit), forms }
-    }
-
-    pub(crate) fn release(version: &str) -> Release {
-        Release {
-            schema: SCHEMA,
-            product: "branch".into(),
-            version: version.parse().unwrap(),
-            boards: vec!["generic-x86-64".into(), "qemu".into()],
-            date: "2026-11-28".into(),
-            epoch_s: 1_795_824_000,
-            security_epoch: 1,
-            from_minimum: "0.1.0".parse().unwrap(),
-            changelog: "- faster".into(),
-            slot: image('a'),
-            components: vec![Component { name: "samba".into(), verity: digest('c'), image: image('b') }],
-            sbom: None,
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let release = release("0.2.0");
-        assert_eq!(Release::parse(&release.to_json()), Ok(release.clone()));
-        assert_eq!(Release::target("branch", release.version), "release/branch/0.2.0.json");
-        assert_eq!(release.objects().count(), 4);
-    }
-
-    #[track_caller]
-    fn refused(change: impl FnOnce(&mut Release), expected: &str) {
-        let mut release = release("0.2.0");
-        change(&mut release);
-        let error = Release::parse(&release.to_json()).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-
-    #[test]
-    fn contradictions_are_named() {
-        refused(|release| release.schema = 2, "schema 2; this firmware knows 1");
-        refused(|release| release.product = "../x".into(), "\"../x\" is not a product's name");
-        refused(|release| release.boards.clear(), "serves no board");
-        refused(|release| release.components.push(release.components[0].clone()), "samba is there twice");
-        refused(|release| release.components[0].name = "a/b".into(), "is not a component's name");
-        refused(|release| release.slot.forms.truncate(0), "slot has no full form");
-        refused(|release| release.slot.bytes = 0, "slot is empty");
-    }
-
-    #[test]
-    fn later_firmwares_may_know_more() {
-        let text = String::from_utf8(release("0.2.0").to_json()).unwrap();
-        let text = text.replacen("\"full\"", "\"wavelet\"", 1).replacen('{', "{ \"poem\": 1,", 1);
-        // The slot's full form became one that nobody knows.
-        let error = Release::parse(text.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("slot has no full form"), "{error}");
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let _ = Release::parse(&bytes);
-        }
-
-        #[test]
-        fn a_damaged_manifest_never_panics(at in 0_usize..900, byte: u8) {
-            let mut bytes = release("0.2.0").to_json();
-            let at = at % bytes.len();
-            bytes[at] = byte;
-            let _ = Release::parse(&bytes);
-        }
-    }
-}
+pub(crate) mod tests;

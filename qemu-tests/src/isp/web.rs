@@ -1,4 +1,4 @@
-//! The Internet's web server: pages from memory, and a folder of files; whole or from a byte on (RFC 9110, section 14).
+//! The Internet's web server: pages from memory, and a folder of files; whole, from a byte on, or a part (RFC 9110, section 14).
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -49,9 +49,9 @@ impl WebServer {
             let head = String::from_utf8_lossy(&received[..end]).into_owned();
             received.drain(..end + 4);
             let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
-            let from = first_byte(&head);
+            let (from, last) = range(&head);
             let page = pages.get(&path).cloned().or_else(|| file(folder.as_deref()?, &path));
-            let (bytes, body) = response(page.as_deref(), from);
+            let (bytes, body) = response(page.as_deref(), from, last);
             requests.push(WebRequest { peer, path, from, bytes: body });
             Some(Reply { bytes, close: true })
         })
@@ -65,24 +65,27 @@ fn file(folder: &Path, path: &str) -> Option<Vec<u8>> {
     std::fs::read(folder.join(parts)).ok().filter(|_| plain)
 }
 
-/// `Range: bytes=N-`.
-fn first_byte(head: &str) -> u64 {
+/// `Range: bytes=N-` or `bytes=N-M`: first and last byte.
+fn range(head: &str) -> (u64, Option<u64>) {
     let value = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("range").then(|| value.trim())
     });
-    value.and_then(|value| value.strip_prefix("bytes=")?.trim_end_matches('-').parse().ok()).unwrap_or(0)
+    let parts = value.and_then(|value| value.strip_prefix("bytes=")?.split_once('-'));
+    let (from, last) = parts.unwrap_or_default();
+    (from.parse().unwrap_or(0), last.parse().ok())
 }
 
 /// The answer, and the length of its body.
-fn response(page: Option<&[u8]>, from: u64) -> (Vec<u8>, usize) {
-    let from = usize::try_from(from).unwrap_or(usize::MAX);
+fn response(page: Option<&[u8]>, from: u64, last: Option<u64>) -> (Vec<u8>, usize) {
+    let place = |byte| usize::try_from(byte).unwrap_or(usize::MAX);
+    let (from, end) = (place(from), last.map_or(usize::MAX, |last| place(last).saturating_add(1)));
     let (status, body, range) = match page {
-        Some(body) if from == 0 => ("200 OK", body, String::new()),
-        Some(body) => match body.get(from..).filter(|rest| !rest.is_empty()) {
-            Some(rest) => {
-                let (last, whole) = (body.len() - 1, body.len());
-                ("206 Partial Content", rest, format!("Content-Range: bytes {from}-{last}/{whole}\r\n"))
+        Some(body) if from == 0 && last.is_none() => ("200 OK", body, String::new()),
+        Some(body) => match body.get(from..end.min(body.len())).filter(|part| !part.is_empty()) {
+            Some(part) => {
+                let (last, whole) = (from + part.len() - 1, body.len());
+                ("206 Partial Content", part, format!("Content-Range: bytes {from}-{last}/{whole}\r\n"))
             }
             None => ("416 Range Not Satisfiable", &b""[..], String::new()),
         },
@@ -98,13 +101,19 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_page_is_served() {
-        let text = |from| String::from_utf8(response(Some(b"hello"), from).0).unwrap();
+        let text = |from| String::from_utf8(response(Some(b"hello"), from, None).0).unwrap();
         assert!(text(0).starts_with("HTTP/1.0 200 OK\r\n") && text(0).ends_with("\r\n\r\nhello"));
         assert!(text(2).contains("206 Partial") && text(2).contains("bytes 2-4/5\r\n"));
         assert!(text(2).ends_with("\r\n\r\nllo"));
         assert!(text(5).contains("416"));
-        assert_eq!(first_byte("GET / HTTP/1.1\r\nRange: bytes=17-"), 17);
-        assert_eq!(first_byte("GET / HTTP/1.1"), 0);
+        let part = |from, last| String::from_utf8(response(Some(b"hello"), from, Some(last)).0).unwrap();
+        assert!(part(1, 3).contains("206 Partial") && part(1, 3).contains("bytes 1-3/5\r\n"));
+        assert!(part(1, 3).ends_with("\r\n\r\nell") && part(0, 0).ends_with("\r\n\r\nh"));
+        assert!(part(3, 99).ends_with("bytes 3-4/5\r\nContent-Length: 2\r\n\r\nlo"));
+        assert!(part(5, 9).contains("416"));
+        assert_eq!(range("GET / HTTP/1.1\r\nRange: bytes=17-"), (17, None));
+        assert_eq!(range("GET / HTTP/1.1\r\nRange: bytes=17-20"), (17, Some(20)));
+        assert_eq!(range("GET / HTTP/1.1"), (0, None));
         assert_eq!(file(Path::new("/etc"), "/../etc/passwd"), None);
     }
 }

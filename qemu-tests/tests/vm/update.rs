@@ -154,6 +154,31 @@ pub(crate) fn by_stick(world: &mut World) -> Result<()> {
     })
 }
 
+/// A release that differs little is fetched as what differs: of the slot that runs, the box takes the rest.
+pub(crate) fn as_a_delta(world: &mut World) -> Result<()> {
+    let updated = Updated::open(world)?;
+    let draft = updated.draft("0.2.0")?;
+    let full = draft.release.slot.full().context("no full form")?.bytes;
+    updated.publish(&draft)?;
+    world.run(updated.office.gateway, "update check")?;
+    let (ready, _) = updated.outage(world)?;
+    ensure!(ready.contains("slot b"), "{ready}");
+    let requests = &world.isp(updated.office.isp).web.requests;
+    let objects = requests.iter().filter(|request| request.path.contains("/objects/"));
+    let (count, served) =
+        objects.fold((0, 0), |(count, sum), request| (count + 1, sum + request.bytes as u64));
+    println!("delta: {served} of {full} octets of the slot in {count} requests");
+    ensure!(served > 0 && served < full / 5, "{served} of {full} octets were fetched: that is no delta");
+
+    world.log_in(updated.office.gateway)?;
+    let story = updated.wait_for(world, "update", "0.2.0 runs; everything that worked", TRIAL_LIMIT)?;
+    println!("{story}");
+    for part in ["Running    0.2.0", "MB, the rest was here", "is written to slot b"] {
+        ensure!(story.contains(part), "no {part:?} in:\n{story}");
+    }
+    Ok(())
+}
+
 /// A release that does not work is given up by itself, is not taken again, and the reason is said.
 fn bad(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<()> {
     give_up(world, fault, reason).map(drop)

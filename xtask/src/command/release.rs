@@ -13,6 +13,7 @@ use crate::workspace::Workspace;
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask release 0.2.0 --keys /etc/kontor-root --changelog notes.md
+  cargo xtask release 0.2.1 --from target/releases/0.2.0      boxes with 0.2.0 fetch what has changed
   cargo xtask release 0.2.1 --from-minimum 0.2.0             boxes with 0.1.x need 0.2.0 first
   cargo xtask release 0.2.0 --offline --locked --archive /srv/kontor-packages    again, from its tag, years later
 
@@ -33,6 +34,9 @@ pub struct Args {
     /// Boxes with an older version need another release first
     #[arg(long, value_name = "VERSION", default_value = "0.0.0")]
     pub from_minimum: Version,
+    /// A folder with an older release, whose boxes then fetch patches; may be named several times
+    #[arg(long, value_name = "DIR")]
+    pub from: Vec<Utf8PathBuf>,
     /// What is new, for operators
     #[arg(long, value_name = "FILE")]
     pub changelog: Option<Utf8PathBuf>,
@@ -61,6 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         version: args.version,
         from_minimum: args.from_minimum,
         changelog: changelog.transpose()?.unwrap_or_default(),
+        from: args.from.clone(),
         folder: args.output.clone(),
     };
     ensure!(options.changelog.len() < 64 << 10, "the changelog is longer than 64 KiB");
@@ -91,8 +96,9 @@ pub fn run(args: &Args) -> Result<()> {
             ..ImageOptions::default()
         };
         let release = release::build(&image, &options)?;
-        let bytes: u64 = release.objects().map(|object| object.bytes).sum();
-        eprintln!("{} {}: {} KiB to fetch", release.product, release.version, bytes >> 10);
+        let full = release.images().filter_map(|(_, image)| image.full());
+        let bytes: u64 = full.map(|object| object.bytes).sum();
+        eprintln!("{} {}: {} KiB for who has nothing of it", release.product, release.version, bytes >> 10);
     }
     let folder = release::folder(&options);
     facts.write(&folder)?;

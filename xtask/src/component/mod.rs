@@ -28,12 +28,11 @@ pub const PRODUCT: &str = "branch";
 const IMAGE: &str = "component.erofs";
 const SEAL: &str = "seal.json";
 const PARTS: &str = "parts.json";
-/// Programs are started from it all day, on small processors. The first `samba-tool` after a mount took 3.3 s with this, 11.4 s
-/// with zstd and clusters of 64 KiB, 1.7 to 2.7 s from an ordinary directory; the image has 83 MB instead of 61. Level 12 takes
-/// 7.5 s of CPU time instead of 2.1, whenever the declaration has changed, and saves a quarter of a percent.
-const EROFS_COMPRESSION: &str = "lz4hc,9";
+/// How mkfs.erofs is to compress: not at all. What travels is compressed on its way; at rest, a change of a few octets would change
+/// whole clusters and move everything behind them, and an update would fetch more than twice as much (`docs/benchmarks.md`).
+const EROFS_COMPRESSION: Option<&str> = None;
 /// Raise it when the code below changes what it makes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What an image is to be made of.
 #[derive(Debug)]
@@ -159,7 +158,7 @@ impl Builder<'_> {
         let declaration = &source.declaration;
         let mut key = Key::new("component", VERSION).with(self.tools.root().as_str());
         key.add(&self.epoch_s.to_le_bytes());
-        key.add(EROFS_COMPRESSION.as_bytes());
+        key.add(EROFS_COMPRESSION.unwrap_or_default().as_bytes());
         key.add(format!("{:?}", declaration.root).as_bytes());
         key.add(declaration.manifest_text.as_bytes());
         for package in &source.packages {
@@ -212,7 +211,8 @@ fn seal(tree: &Tree, declaration: &Declaration, epoch_s: u32, out: &Utf8Path, to
     let image = out.join(IMAGE);
     let uuid = disk::named_guid(&format!("component {}", declaration.manifest.name));
     let mut command = tools.command("mkfs.erofs")?;
-    command.args(["--quiet", "--tar=f", "-z", EROFS_COMPRESSION, "-U", &uuid.to_string().to_lowercase()]);
+    command.args(["--quiet", "--tar=f", "-U", &uuid.to_string().to_lowercase()]);
+    command.args(EROFS_COMPRESSION.into_iter().flat_map(|algorithm| ["-z", algorithm]));
     command.args(["-T", &epoch_s.to_string(), image.as_str()]);
     // Its scratch file is as large as the tree: /tmp may be small, or TMPDIR not be there.
     command.env("TMPDIR", out);

@@ -44,6 +44,14 @@ pub fn compress(image: &Utf8Path, folder: &Utf8Path) -> Result<Image> {
     Ok(Image { bytes, sha256: made.1, forms: vec![Form::Full(made.0)] })
 }
 
+/// Puts bytes into a folder as they are.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn put(bytes: &[u8], folder: &Utf8Path) -> Result<Object> {
+    Ok(add(folder, |output| Ok(output.write_all(bytes)?))?.0)
+}
+
 /// Puts a file into a folder as it is.
 ///
 /// # Errors

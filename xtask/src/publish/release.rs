@@ -10,7 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use kontor_update::release::{Component, SCHEMA};
 use kontor_update::{Release, Sha256Hex, Version};
 
-use super::objects;
+use super::{forms, objects};
 use crate::archive::cache::hash_file;
 use crate::image::{self, BuiltImage, ImageOptions};
 use crate::workspace::Workspace;
@@ -27,6 +27,8 @@ pub struct Options {
     pub from_minimum: Version,
     /// What is new.
     pub changelog: String,
+    /// Folders with older releases, from which boxes will come: each gets patches.
+    pub from: Vec<Utf8PathBuf>,
     /// The folder it goes to; by default `target/releases/VERSION`.
     pub folder: Option<Utf8PathBuf>,
 }
@@ -47,6 +49,8 @@ pub struct Folder {
 /// When the image cannot be built, or the folder cannot be written.
 pub fn build(image: &ImageOptions, options: &Options) -> Result<Release> {
     let image = ImageOptions { version: Some(options.version), ..image.clone() };
+    // Mistakes first.
+    older(options)?;
     assemble(&image::build(&image)?, options)
 }
 
@@ -58,9 +62,14 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
     let folder = folder(options);
     let store = folder.join(objects::FOLDER);
     let named = &built.release;
+    let folders = older(options)?;
+    let make = |name: &str, path: &Utf8Path, component: Option<&str>| {
+        forms::make(name, path, &forms::older(&folders, &named.product, component), &store)
+    };
     let component = |sealed: &crate::component::Sealed| -> Result<Component> {
         let verity = Sha256Hex::try_from(sealed.seal.verity.clone())?;
-        Ok(Component { name: sealed.name.clone(), verity, image: objects::compress(&sealed.path, &store)? })
+        let image = make(&sealed.name, &sealed.path, Some(&sealed.name))?;
+        Ok(Component { name: sealed.name.clone(), verity, image })
     };
     let release = Release {
         schema: SCHEMA,
@@ -72,7 +81,7 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
         security_epoch: named.security_epoch,
         from_minimum: options.from_minimum,
         changelog: options.changelog.clone(),
-        slot: objects::compress(&built.slot_image, &store)?,
+        slot: make("slot", &built.slot_image, None)?,
         components: built.components.iter().map(component).collect::<Result<_>>()?,
         sbom: Some(objects::copy_in(&built.sbom, &store)?),
     };
@@ -84,6 +93,10 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
     );
     write(&folder, &release)?;
     Ok(release)
+}
+
+fn older(options: &Options) -> Result<Vec<Folder>> {
+    options.from.iter().map(|folder| Folder::open(folder)).collect()
 }
 
 /// Writes a manifest beside its objects.

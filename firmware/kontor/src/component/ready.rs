@@ -142,6 +142,7 @@ fn start(command: &[String], service: &Service) -> io::Result<u32> {
         cgroup: None,
         output: File::options().write(true).open("/dev/null")?.into(),
         input: None,
+        inherited: Vec::new(),
         max_files: MAX_FILES,
         oom_score_adjust: 0,
     };

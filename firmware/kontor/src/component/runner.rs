@@ -396,6 +396,7 @@ fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
         cgroup: None,
         output: writer,
         input: None,
+        inherited: Vec::new(),
         max_files: service.open_files.into(),
         oom_score_adjust: 0,
     };

@@ -53,6 +53,7 @@ pub(super) fn start(service: &Service) -> io::Result<(u32, OwnedFd)> {
         cgroup: cgroup.ok(),
         output: writer,
         input: None,
+        inherited: Vec::new(),
         max_files: service.max_files,
         oom_score_adjust: service.oom_score_adjust,
     };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,14 @@ impl As {
 }
 
 impl Child {
-    /// Starts `kontor updated WORDS ORDER`; the order is written into `run` first.
-    pub(super) fn start(who: As, words: &[&str], order: &impl Serialize, run: &Path) -> anyhow::Result<Self> {
+    /// Starts `kontor updated WORDS ORDER` with these files open; the order is written into `run` first.
+    pub(super) fn start(
+        who: As,
+        words: &[&str],
+        order: &impl Serialize,
+        inherited: Vec<OwnedFd>,
+        run: &Path,
+    ) -> anyhow::Result<Self> {
         let path = run.join("order.json");
         write_atomic(&path, &serde_json::to_vec(order)?).with_context(|| path.display().to_string())?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
@@ -80,6 +87,7 @@ impl Child {
             cgroup: None,
             output: writer,
             input: None,
+            inherited,
             max_files: MAX_FILES,
             oom_score_adjust: 500,
         };

@@ -2,8 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::{OpenOptionsExt as _, fchown};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,20 +16,22 @@ use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
 use kontor_sys::watch::FileWatch;
 use kontor_update::check_in::{self, CheckIn};
+use kontor_update::release::Image;
 use kontor_update::schedule::{Action, Ask, Phase, Policy};
 use kontor_update::{Release, Schedule, Version, Wish};
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::statvfs::statvfs;
 
 use super::child::{As, Child};
 use super::facts::Running;
-use super::fetch::Order;
+use super::fetch::{Order, Progress};
+use super::held::{self, Held, Kind};
+use super::images::Wanted;
 use super::install::{self, Checked, InstallOrder};
-use super::places::{FETCH_USER, Places, ROOT, WORK};
+use super::places::{Places, ROOT, WORK};
 use super::report::Reporter;
 use super::request::Request;
+use super::room::{has_room, keep_only, prepare};
 use super::store;
 use crate::init::now;
 use crate::site;
@@ -39,8 +40,6 @@ use crate::storage::{SYSTEM, is_mounted};
 /// The supervisor expects a sign of life every five seconds.
 const HEARTBEAT_MS: u16 = 1000;
 const HANDLED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
-/// What must stay free on `system` for its own file system.
-const SPARE_BYTES: u64 = 16 << 20;
 /// A window that closes before a slot can be written, and the box restarted, is as good as closed.
 const WINDOW_LEFT_S: u64 = 900;
 
@@ -183,8 +182,8 @@ impl Daemon {
                 if wish == Wish::Automatic {
                     self.stick = None;
                 }
-                self.order(Vec::new())
-                    .and_then(|order| self.start(As::Fetcher, &["fetch", "metadata"], &order))
+                self.order(Vec::new(), Vec::new())
+                    .and_then(|order| self.start(As::Fetcher, &["fetch", "metadata"], &order, Vec::new()))
             }
             Action::Fetch(..) => self.begin_fetching(),
             Action::Install(version, wish) => self.begin_installing(version, wish),
@@ -195,13 +194,19 @@ impl Daemon {
         }
     }
 
-    fn start(&self, who: As, words: &[&str], order: &impl serde::Serialize) -> anyhow::Result<Child> {
+    fn start(
+        &self,
+        who: As,
+        words: &[&str],
+        order: &impl serde::Serialize,
+        inherited: Vec<OwnedFd>,
+    ) -> anyhow::Result<Child> {
         ensure!(is_mounted(SYSTEM), "the partition system is not mounted: there is no room for a release");
         prepare(&Places::new(Path::new(WORK)))?;
-        Child::start(who, words, order, &self.paths.run.join("updated"))
+        Child::start(who, words, order, inherited, &self.paths.run.join("updated"))
     }
 
-    fn order(&self, images: Vec<kontor_update::release::Image>) -> anyhow::Result<Order> {
+    fn order(&self, images: Vec<Wanted>, held: Vec<Held>) -> anyhow::Result<Order> {
         Ok(Order {
             from: self.repository()?,
             work: WORK.into(),
@@ -211,6 +216,7 @@ impl Daemon {
             clock_floor: self.running.built_at,
             rate_limit_kbit_s: self.update().and_then(|update| update.rate_limit_kbit_s),
             images,
+            held,
         })
     }
 
@@ -218,16 +224,20 @@ impl Daemon {
         let release = self.release.as_ref().context("no release has been chosen")?;
         let mine: Vec<String> = install::shipped().into_iter().map(|shipped| shipped.seal.sha256).collect();
         let is_new = |sha256: &str| !mine.iter().any(|mine| mine == sha256);
+        let kind = |image: &Image| {
+            if image.sha256 == release.slot.sha256 { Kind::Slot } else { Kind::Component }
+        };
         let images: Vec<_> = release
             .images()
-            .map(|(_, image)| image.clone())
-            .filter(|image| is_new(image.sha256.as_str()))
+            .filter(|(_, image)| is_new(image.sha256.as_str()))
+            .map(|(name, image)| Wanted { name: name.to_owned(), kind: kind(image), image: image.clone() })
             .collect();
         let places = Places::new(Path::new(WORK));
         keep_only(release, &places);
         has_room(&images, &places)?;
-        let order = self.order(images)?;
-        self.start(As::Fetcher, &["fetch", "images"], &order)
+        let (held, files) = held::open(&install::component_folder());
+        let order = self.order(images, held)?;
+        self.start(As::Fetcher, &["fetch", "images"], &order, files)
     }
 
     fn begin_installing(&self, version: Version, wish: Wish) -> anyhow::Result<Child> {
@@ -238,19 +248,19 @@ impl Daemon {
         let places = Places::new(Path::new(WORK));
         let (repository, work) = (places.mirror(), WORK.into());
         let order = InstallOrder { repository, work, channel: self.channel(), version, operator, major };
-        self.start(As::Installer, &["install"], &order)
+        self.start(As::Installer, &["install"], &order, Vec::new())
     }
 
     fn hear_child(&mut self) {
         let Some(child) = &mut self.child else { return };
         let Some(success) = child.turn() else { return };
-        let reason = child.reason();
+        let (reason, progress) = (child.reason(), child.progress);
         self.child = None;
         match self.schedule.phase() {
             Phase::Looking if success => self.look(),
             Phase::Fetching(version) if success => {
                 self.schedule.fetched(now(), true, &mut random);
-                self.tell(&format!("{version} is fetched"));
+                self.tell(&fetched(version, progress));
             }
             // The box restarts.
             Phase::Installing(_) if success => self.outcome("restarting".to_owned()),
@@ -370,6 +380,17 @@ impl Daemon {
     }
 }
 
+/// What of a release came over the line, and what did not have to.
+fn fetched(version: Version, progress: Option<Progress>) -> String {
+    let mb = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
+    match progress {
+        Some(Progress { bytes, full, .. }) if bytes < full => {
+            format!("{version} is fetched: {} of {} MB, the rest was here", mb(bytes), mb(full))
+        }
+        _ => format!("{version} is fetched"),
+    }
+}
+
 fn waiting(version: Version, update: Option<&Update>) -> String {
     match update {
         Some(update) if update.policy == UpdatePolicy::Automatic => {
@@ -390,68 +411,6 @@ fn describe(choice: &kontor_update::Choice, running: &Running) -> String {
         Wait(version, None) => format!("{version} is there; no wave has reached this box yet"),
         Take(version) => format!("{version} is there"),
     }
-}
-
-/// The directories that belong to the children that fetch. What holds them does not, so that none of them is ever a link.
-fn prepare(places: &Places) -> anyhow::Result<()> {
-    let [work, below @ ..] = places.all();
-    own(&work, 0)?;
-    below.iter().try_for_each(|folder| own(folder, FETCH_USER))
-}
-
-fn own(folder: &Path, user: u32) -> anyhow::Result<()> {
-    let made = match fs::create_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    };
-    let opened = made.and_then(|()| {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(folder)
-    });
-    let owned = opened.and_then(|folder| fchown(folder, Some(user), Some(user)));
-    owned.with_context(|| folder.display().to_string())
-}
-
-/// What an earlier release has left, and this one does not name, is in nobody's way any more.
-fn keep_only(release: &Release, places: &Places) {
-    let images = release.images().map(|(_, image)| image.sha256.as_str());
-    let objects = release.objects().map(|object| object.sha256.as_str());
-    let kept: Vec<&str> = images.chain(objects).collect();
-    for folder in [places.images(), places.objects()] {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if !kept.contains(&&*entry.file_name().to_string_lossy()) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-/// Whether a release fits: its images, and the largest download beside them.
-fn has_room(images: &[kontor_update::release::Image], places: &Places) -> anyhow::Result<()> {
-    let missing = images.iter().filter(|image| !places.image(&image.sha256).exists());
-    // A component is copied once more when it is installed.
-    let copied = images.iter().map(|image| image.bytes).max().unwrap_or(0);
-    let (mut need, mut largest) = (SPARE_BYTES + copied, 0);
-    for image in missing {
-        need += image.bytes;
-        largest = image.full().map_or(0, |object| missing_of(object, places)).max(largest);
-    }
-    let found = statvfs(SYSTEM).context(SYSTEM)?;
-    let free = found.blocks_available() * found.fragment_size();
-    let need = need + largest;
-    ensure!(
-        free >= need,
-        "the disk is too small: the release needs {} MiB on system, {} MiB are free",
-        need >> 20,
-        free >> 20
-    );
-    Ok(())
-}
-
-/// What of a download has not come yet.
-fn missing_of(object: &kontor_update::release::Object, places: &Places) -> u64 {
-    let path = places.objects().join(object.sha256.as_str());
-    object.bytes.saturating_sub(path.symlink_metadata().map_or(0, |found| found.len()))
 }
 
 /// Nothing depends on it but who asks when.

@@ -29,6 +29,8 @@ pub(super) enum HttpError {
     NotFound(String),
     /// An answer that is no file.
     Status(String, u16),
+    /// All of it, when a part was asked for.
+    NoRanges(String),
     /// A redirection that is not followed.
     Redirect(String, String),
     /// No answer, or one that broke off.
@@ -40,6 +42,7 @@ impl fmt::Display for HttpError {
         match self {
             Self::NotFound(url) => write!(f, "{url}: the server has no such file"),
             Self::Status(url, status) => write!(f, "{url}: the server answers with status {status}"),
+            Self::NoRanges(url) => write!(f, "{url}: the server knows no ranges"),
             Self::Redirect(url, why) => write!(f, "rule redirection: {url}: {why}"),
             Self::Transport(url, error) => write!(f, "{url}: {error}"),
         }
@@ -89,18 +92,43 @@ impl Client {
     /// # Errors
     /// When there is none, or no answer.
     pub(super) fn get(&self, url: &str, from: u64) -> Result<Answer, HttpError> {
+        let range = (from > 0).then(|| format!("bytes={from}-"));
+        let (url, response) = self.answer(url, range.as_deref())?;
+        match response.status().as_u16() {
+            200 => Ok(Answer { from: 0, body: body(response) }),
+            206 if begins_at(&response) == Some(from) => Ok(Answer { from, body: body(response) }),
+            status => Err(HttpError::Status(url, status)),
+        }
+    }
+
+    /// Asks for a part of a file, at least one byte.
+    ///
+    /// # Errors
+    /// When there is no such file, no answer, or more than was asked for: that is never read.
+    pub(super) fn get_range(
+        &self,
+        url: &str,
+        from: u64,
+        length: u64,
+    ) -> Result<Box<dyn Read + Send>, HttpError> {
+        let last = from.saturating_add(length).saturating_sub(1);
+        let (url, response) = self.answer(url, Some(&format!("bytes={from}-{last}")))?;
+        match response.status().as_u16() {
+            206 if begins_at(&response) == Some(from) => Ok(Box::new(body(response).take(length))),
+            200 | 206 => Err(HttpError::NoRanges(url)),
+            status => Err(HttpError::Status(url, status)),
+        }
+    }
+
+    /// An answer that is no redirection, and from where it came.
+    fn answer(&self, url: &str, range: Option<&str>) -> Result<(String, Response<Body>), HttpError> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&url, from)?;
-            let status = response.status().as_u16();
-            match status {
-                200 => return Ok(Answer { from: 0, body: body(response) }),
-                206 if begins_at(&response) == Some(from) => {
-                    return Ok(Answer { from, body: body(response) });
-                }
+            let response = self.ask(&url, range)?;
+            match response.status().as_u16() {
                 301 | 302 | 303 | 307 | 308 => url = redirected(&url, &response)?,
                 404 | 410 => return Err(HttpError::NotFound(url)),
-                _ => return Err(HttpError::Status(url, status)),
+                _ => return Ok((url, response)),
             }
         }
         Err(HttpError::Redirect(url, "it leads from one place to the next".to_owned()))
@@ -121,10 +149,10 @@ impl Client {
         }
     }
 
-    fn ask(&self, url: &str, from: u64) -> Result<Response<Body>, HttpError> {
+    fn ask(&self, url: &str, range: Option<&str>) -> Result<Response<Body>, HttpError> {
         let mut request = self.0.get(url).header(header::ACCEPT_ENCODING, "identity");
-        if from > 0 {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
+        if let Some(range) = range {
+            request = request.header(header::RANGE, range);
         }
         request.call().map_err(|error| HttpError::Transport(url.to_owned(), Box::new(error)))
     }
@@ -240,6 +268,20 @@ mod tests {
         assert!(
             asked[0].starts_with("GET /a HTTP/1.1") && asked[1].to_lowercase().ends_with("range: bytes=2-")
         );
+    }
+
+    #[test]
+    fn a_part_is_read_or_nothing() {
+        let part = "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 1-3/5\r\ncontent-length: 3\r\n\
+                    connection: close\r\n\r\nell";
+        let whole = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+        let (base, server) = serve(vec![part.into(), whole.into()]);
+        let client = Client::new();
+        let mut text = String::new();
+        client.get_range(&base, 1, 3).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "ell");
+        assert!(matches!(client.get_range(&base, 1, 3).err().unwrap(), HttpError::NoRanges(_)));
+        assert!(server.join().unwrap()[0].to_lowercase().ends_with("range: bytes=1-3"));
     }
 
     #[test]

@@ -154,7 +154,7 @@ pub(super) fn shipped() -> Vec<Shipped> {
     Shipped::load_all(SHIPPED_DIRECTORY.as_ref()).0
 }
 
-fn component_folder() -> PathBuf {
+pub(super) fn component_folder() -> PathBuf {
     Path::new(SYSTEM).join("component")
 }
 

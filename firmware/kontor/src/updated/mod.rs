@@ -1,16 +1,19 @@
 //! The `updated` applet: releases come, are written to the other slot, and have to prove themselves.
 //!
 //! Three kinds of process. The daemon (root, without a socket to the network) decides, checks signatures, writes slots and
-//! component images. Its children `fetch` (a user without any right) speak with servers and decompress: whatever they bring
-//! is checked by the daemon. `trial` runs once at each boot and judges a release that has just been written; it needs nothing of
+//! component images. Its children `fetch` (a user without any right) speak with servers and decompress; what the box has of a
+//! new release, they read from files that the daemon has opened. Whatever they bring is checked by the daemon. `trial` runs once at each boot and judges a release that has just been written; it needs nothing of
 //! the other two. **Invariant:** nothing is booted whose bytes the daemon has not read back from the disk and compared
 //! with a hash that is signed.
 
 mod child;
 mod daemon;
+mod download;
 mod facts;
 mod fetch;
+mod held;
 mod http;
+mod images;
 mod install;
 mod observe;
 mod places;
@@ -18,6 +21,7 @@ mod relief;
 mod report;
 mod request;
 mod resolver;
+mod room;
 mod slots;
 mod store;
 mod transport;

@@ -9,6 +9,8 @@ use kontor_update::Sha256Hex;
 
 /// Everything on its way.
 pub(super) const WORK: &str = "/system/update";
+/// What the name of an unfinished image ends in.
+pub(super) const PART: &str = ".part";
 /// The user of the children that fetch (`rootfs/base/base.toml`).
 pub(super) const FETCH_USER: u32 = 207;
 /// What the daemon remembers of the repository: in a directory that no child can write to.
@@ -48,6 +50,11 @@ impl Places {
     /// The finished image with this hash.
     pub(super) fn image(&self, sha256: &Sha256Hex) -> PathBuf {
         self.images().join(sha256.as_str())
+    }
+
+    /// What there is of that image, on its way.
+    pub(super) fn part(&self, sha256: &Sha256Hex) -> PathBuf {
+        self.images().join(format!("{sha256}{PART}"))
     }
 
     /// Every directory.

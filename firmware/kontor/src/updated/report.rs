@@ -77,5 +77,5 @@ fn start(centre: &str, document: &CheckIn, run: &Path) -> anyhow::Result<Child> 
     let folder = run.join("report");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let order = Order { centre: centre.to_owned(), document: document.clone() };
-    Child::start(As::Fetcher, &["report"], &order, &folder)
+    Child::start(As::Fetcher, &["report"], &order, Vec::new(), &folder)
 }

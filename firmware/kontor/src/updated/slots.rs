@@ -67,11 +67,7 @@ impl OwnDisk {
             state.good[self.booted.index()],
             "the release that runs has not proved itself yet: there would be nothing to go back to"
         );
-        let kind = match slot {
-            Slot::A => PartitionKind::SlotA,
-            Slot::B => PartitionKind::SlotB,
-        };
-        let node = self.disk.partition(kind)?;
+        let node = self.disk.partition(partition(slot))?;
         let place = node.display().to_string();
         let mut options = OpenOptions::new();
         let mut target = options.read(true).write(true).open(&node).with_context(|| place.clone())?;
@@ -93,6 +89,24 @@ impl OwnDisk {
         ensure!(read == *sha256, "{place} reads back other bytes than were written: replace the disk");
         Ok(slot)
     }
+}
+
+fn partition(slot: Slot) -> PartitionKind {
+    match slot {
+        Slot::A => PartitionKind::SlotA,
+        Slot::B => PartitionKind::SlotB,
+    }
+}
+
+/// Both slots for reading, that which runs first.
+pub(super) fn readable() -> anyhow::Result<Vec<File>> {
+    let disk = chosen_disk()?;
+    let booted = booted_slot().context("the kernel command line names no slot")?;
+    let open = |slot| {
+        let node = disk.partition(partition(slot))?;
+        File::open(&node).with_context(|| node.display().to_string())
+    };
+    Ok([booted, booted.other()].into_iter().map(open).filter_map(Result::ok).collect())
 }
 
 /// What the boot state says, for the journal.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
+use kontor_delta::plan::Allowance;
 use serde_json::{Value, json};
 
 use self::history::Older;
@@ -168,7 +169,8 @@ impl Pair {
             let old = olds[number];
             let patch = ours::publish_patch(new, old)?;
             for round in 0..rounds as usize {
-                let fetched = ours::fetch(new, &[old, olds[1 - number]], Some(&patch))?;
+                let have = [old.as_slice(), olds[1 - number]];
+                let fetched = ours::fetch(new, &have, Some(&patch), &mut Allowance::default())?;
                 pair.apply_s[round] += fetched.apply_s;
                 if round == 0 {
                     pair.ours += fetched.bytes;
@@ -224,8 +226,9 @@ fn report(published: &[Published; 2], pairs: &BTreeMap<&str, Pair>) -> Result<Re
     ratios.insert("full_kernel".to_owned(), ratio(kernel.ours, kernel.full));
     // Everything changed: a box that has nothing of it.
     let full: u64 = published.iter().map(|one| one.full.len() as u64).sum();
+    let mut allowance = Allowance::default();
     let nothing: Vec<ours::Fetched> =
-        published.iter().map(|one| ours::fetch(one, &[], None)).collect::<Result<_>>()?;
+        published.iter().map(|one| ours::fetch(one, &[], None, &mut allowance)).collect::<Result<_>>()?;
     let all: u64 = nothing.iter().map(|fetched| fetched.bytes).sum();
     ratios.insert("full_all".to_owned(), ratio(all, full));
     let mut detail: BTreeMap<String, Value> =

@@ -8,7 +8,7 @@ use kontor_delta::digest::sha256;
 use kontor_delta::io::Source;
 use kontor_delta::pack::{self, Made};
 use kontor_delta::patch::{self, Header};
-use kontor_delta::plan::{self, First, Holding, Offer, PatchOffer, Way};
+use kontor_delta::plan::{self, Allowance, First, Holding, Offer, PatchOffer, Way};
 use kontor_delta::{Sha256Sum, full};
 
 /// A new image in the forms that know of no old one.
@@ -41,12 +41,17 @@ pub(super) struct Fetched {
 }
 
 /// Updates a box that has these images; there is a patch from the first of them, if any.
-pub(super) fn fetch(published: &Published, have: &[&[u8]], patch: Option<&[u8]>) -> Result<Fetched> {
+pub(super) fn fetch(
+    published: &Published,
+    have: &[&[u8]],
+    patch: Option<&[u8]>,
+    allowance: &mut Allowance,
+) -> Result<Fetched> {
     let images: Vec<Sha256Sum> = have.iter().map(|image| sha256(image)).collect();
     let patches = patch.map(|patch| PatchOffer { old: images[0], length: patch.len() as u64 });
     let offer = Offer {
         full: published.full.len() as u64,
-        index: Some(published.index.len() as u64),
+        index: allowance.index(Some(published.index.len() as u64)),
         patches: patches.into_iter().collect(),
     };
     let holding = Holding { images: &images, full_fetched: 0 };
@@ -72,6 +77,9 @@ pub(super) fn fetch(published: &Published, have: &[&[u8]], patch: Option<&[u8]>)
     };
     let apply_s = began.elapsed().as_secs_f64();
     let (way, target) = way;
+    if asked > 0 {
+        allowance.spend(asked, bytes, offer.full);
+    }
     ensure!(sha256(&target) == published.sha256, "{way}: what was put together is not the image");
     Ok(Fetched { way, bytes: asked + bytes, chunks: index + missing, apply_s })
 }
