@@ -11,8 +11,8 @@ use crate::version::Version;
 
 /// Of the document.
 pub const SCHEMA: u32 = 1;
-/// After power came back to a whole town, not all its boxes speak at once, and none while its office boots.
-const FIRST: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(120));
+/// After power came back to a whole town, not all its boxes speak at once.
+const FIRST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 /// What happens at the same time is told together.
 const PAUSE: Duration = Duration::from_secs(10);
 /// A box of which nothing is heard for longer is one to look after.
@@ -130,7 +130,7 @@ mod tests {
     fn news_is_told_soon_and_nothing_at_least_daily() {
         let mut check_ins = CheckIns::new(seconds(0), &mut middle());
         let mut document = document();
-        assert!(!check_ins.is_due(seconds(29), &document) && check_ins.is_due(seconds(120), &document));
+        assert!(!check_ins.is_due(seconds(9), &document) && check_ins.is_due(seconds(60), &document));
         check_ins.told(seconds(120), document.clone(), &mut middle());
         document.phase = "looking for releases".into();
         document.at += 60;

@@ -32,6 +32,8 @@ pub struct WebServer {
     pub folder: Option<PathBuf>,
     /// Every request it got, in order.
     pub requests: Vec<WebRequest>,
+    /// Every document it was sent by POST: where to, and what.
+    pub documents: Vec<(String, Vec<u8>)>,
     listeners: Listeners,
 }
 
@@ -39,16 +41,24 @@ impl WebServer {
     pub(super) fn new(address: Ipv4Addr, stack: &mut Stack) -> Result<Self> {
         let listeners = Listeners::new(address, 80, 4, stack)?;
         let pages = HashMap::from([("/".to_owned(), b"hello from the Internet\n".to_vec())]);
-        Ok(Self { pages, folder: None, requests: Vec::new(), listeners })
+        Ok(Self { pages, folder: None, requests: Vec::new(), documents: Vec::new(), listeners })
     }
 
     pub(super) fn serve(&mut self, stack: &mut Stack) -> Result<bool> {
-        let Self { pages, folder, requests, listeners } = self;
+        let Self { pages, folder, requests, documents, listeners } = self;
         listeners.serve(stack, |peer, received| {
             let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
             let head = String::from_utf8_lossy(&received[..end]).into_owned();
-            received.drain(..end + 4);
             let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
+            if head.starts_with("POST ") {
+                let length =
+                    header(&head, "content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+                let document = received.get(end + 4..)?.get(..length)?.to_vec();
+                received.drain(..end + 4 + length);
+                documents.push((path, document));
+                return Some(Reply { bytes: b"HTTP/1.0 204 No Content\r\n\r\n".to_vec(), close: true });
+            }
+            received.drain(..end + 4);
             let (from, last) = range(&head);
             let page = pages.get(&path).cloned().or_else(|| file(folder.as_deref()?, &path));
             let (bytes, body) = response(page.as_deref(), from, last);
@@ -65,13 +75,16 @@ fn file(folder: &Path, path: &str) -> Option<Vec<u8>> {
     std::fs::read(folder.join(parts)).ok().filter(|_| plain)
 }
 
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
 /// `Range: bytes=N-` or `bytes=N-M`: first and last byte.
 fn range(head: &str) -> (u64, Option<u64>) {
-    let value = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("range").then(|| value.trim())
-    });
-    let parts = value.and_then(|value| value.strip_prefix("bytes=")?.split_once('-'));
+    let parts = header(head, "range").and_then(|value| value.strip_prefix("bytes=")?.split_once('-'));
     let (from, last) = parts.unwrap_or_default();
     (from.parse().unwrap_or(0), last.parse().ok())
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8PathBuf;
+use kontor_update::check_in::CheckIn;
 use qemu_tests::block::BlockServer;
 use qemu_tests::block::scratch::Scratch;
 use qemu_tests::console::{BOOT_LIMIT, site_with_root_shell};
@@ -14,6 +15,8 @@ use crate::office::Office;
 
 /// Where releases are published, as the box knows it.
 const SERVER: &str = "updates.example.net";
+/// Whom it tells, on the same server.
+const CENTRE: &str = "/check-in";
 /// A download by emulation, a slot written and read back, and the restart.
 const UPDATE_LIMIT: Duration = Duration::from_secs(900);
 /// Three minutes of the machine's own time, on a machine that runs by emulation beside others.
@@ -30,7 +33,7 @@ impl Updated {
     /// The box works, has proved itself, and its operator is logged in.
     pub(crate) fn open(world: &mut World) -> Result<Self> {
         let site = format!(
-            "{}\n[update]\nurl = \"http://{SERVER}/kontor\"\nwindow = \"00:00-23:59\"\n",
+            "{}\n[update]\nurl = \"http://{SERVER}/kontor\"\nwindow = \"00:00-23:59\"\ncentre = \"http://{SERVER}{CENTRE}\"\n",
             site_with_root_shell()
         );
         let office = Office::boot(world, &BoxOptions { site: Some(site), ..BoxOptions::default() })?;
@@ -123,7 +126,16 @@ pub(crate) fn by_itself(world: &mut World) -> Result<()> {
     updated.office.ensure_lease_is_known(world)?;
     let after = world.pc(updated.office.pc).lease().context("no lease")?.address;
     ensure!(before == after, "{before} became {after}");
-    updated.office.wait_until_online(world)
+    updated.office.wait_until_online(world)?;
+    world.eventually(TRIAL_LIMIT, |world| {
+        let documents = &world.isp(updated.office.isp).web.documents;
+        let read = |document: &[u8]| serde_json::from_slice::<CheckIn>(document);
+        let told = documents.iter().filter(|(path, _)| path == CENTRE).map(|(_, document)| read(document));
+        let told = told.collect::<Result<Vec<_>, _>>()?;
+        let has = told.iter().any(|told| told.story.iter().any(|event| event.text.starts_with("0.2.0 runs")));
+        ensure!(has && told.iter().all(|one| one.id == told[0].id), "the centre was told {told:?}");
+        Ok(())
+    })
 }
 
 /// A box without any line: its provider's cable is not even needed.

@@ -15,7 +15,7 @@ use kontor_sys::file::write_atomic;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
 use kontor_sys::watch::FileWatch;
-use kontor_update::check_in::{self, CheckIn};
+use kontor_update::check_in::CheckIn;
 use kontor_update::release::Image;
 use kontor_update::schedule::{Action, Ask, Phase, Policy};
 use kontor_update::{Release, Schedule, Version, Wish};
@@ -29,7 +29,7 @@ use super::held::{self, Held, Kind};
 use super::images::Wanted;
 use super::install::{self, Checked, InstallOrder};
 use super::places::{Places, ROOT, WORK};
-use super::report::Reporter;
+use super::report::{self, Reporter};
 use super::request::Request;
 use super::room::{has_room, keep_only, prepare};
 use super::store;
@@ -323,26 +323,12 @@ impl Daemon {
             self.reporter.problem = None;
             return;
         };
-        // Drawn at the first change of the journal.
-        let Ok(journal) = store::load().and_then(|journal| match journal.seed {
-            0 => store::change(|journal| journal.clone()),
-            _ => Ok(journal),
-        }) else {
-            return;
-        };
-        let facts = &self.running.facts;
+        let Ok(journal) = store::seeded() else { return };
         let document = CheckIn {
-            schema: check_in::SCHEMA,
-            at: store::now(),
-            id: format!("{:016x}", journal.seed),
             name: self.site.as_ref().map(|site| site.office.host_name.clone()).unwrap_or_default(),
-            product: facts.product.clone(),
-            board: facts.board.clone(),
-            version: facts.version,
             channel: self.channel(),
             phase: self.status.phase.clone(),
-            failed: journal.failed,
-            story: journal.story,
+            ..report::document(&self.running.facts, journal)
         };
         let run = self.paths.run.join("updated");
         self.reporter.turn(now(), &centre, document, &run, &mut random);

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kontor_update::check_in::{CheckIn, CheckIns};
+use kontor_update::check_in::{self, CheckIn, CheckIns};
+use kontor_update::{Facts, Journal};
 use serde::{Deserialize, Serialize};
 
 use super::child::{As, Child, read_order};
 use super::http::Client;
+use super::store;
 
 /// What a child is to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,6 +71,23 @@ impl Reporter {
         eprintln!("error: the centre is not told: {reason}");
         self.problem = Some(reason);
         self.schedule.not_told(now, random);
+    }
+}
+
+/// What is known of the box itself, and what has happened; the rest is the daemon's to say.
+pub(super) fn document(facts: &Facts, journal: Journal) -> CheckIn {
+    CheckIn {
+        schema: check_in::SCHEMA,
+        at: store::now(),
+        id: format!("{:016x}", journal.seed),
+        name: String::new(),
+        product: facts.product.clone(),
+        board: facts.board.clone(),
+        version: facts.version,
+        channel: String::new(),
+        phase: String::new(),
+        failed: journal.failed,
+        story: journal.story,
     }
 }
 

@@ -62,6 +62,12 @@ pub(super) fn change<T>(how: impl FnOnce(&mut Journal) -> T) -> anyhow::Result<T
     Ok(result)
 }
 
+/// The journal with the seed that is drawn once.
+pub(super) fn seeded() -> anyhow::Result<Journal> {
+    let journal = load()?;
+    if journal.seed == 0 { change(|journal| journal.clone()) } else { Ok(journal) }
+}
+
 /// Any number but 0.
 fn draw() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
