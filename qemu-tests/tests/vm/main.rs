@@ -93,7 +93,6 @@ const TESTS: &[(&str, Test)] = &[
     ("a-flipped-byte-in-a-component-s-image", samba::flipped_byte),
     ("a-release-comes-over-the-air", update::by_itself),
     ("a-release-comes-by-stick", update::by_stick),
-    ("a-release-comes-as-a-delta", update::as_a_delta),
     ("a-release-whose-kernel-panics", update::kernel_panics),
     ("a-release-whose-process-1-exits", update::init_exits),
     ("a-release-that-answers-no-names", update::names_are_not_answered),

@@ -106,20 +106,35 @@ impl Updated {
     }
 }
 
+/// A release that differs little is fetched as what differs: of the slot that runs, the box takes the rest.
+fn ensure_delta(world: &mut World, updated: &Updated, draft: &Draft) -> Result<()> {
+    let full = draft.release.slot.full().context("no full form")?.bytes;
+    let requests = &world.isp(updated.office.isp).web.requests;
+    let objects = requests.iter().filter(|request| request.path.contains("/objects/"));
+    let (count, served) =
+        objects.fold((0, 0), |(count, sum), request| (count + 1, sum + request.bytes as u64));
+    println!("delta: {served} of {full} octets of the slot in {count} requests");
+    ensure!(served > 0 && served < full / 5, "{served} of {full} octets were fetched: that is no delta");
+    Ok(())
+}
+
 pub(crate) fn by_itself(world: &mut World) -> Result<()> {
     let updated = Updated::open(world)?;
     updated.office.is_durable(world)?;
     let before = world.pc(updated.office.pc).lease().context("no lease")?.address;
-    updated.publish(&updated.draft("0.2.0")?)?;
+    let draft = updated.draft("0.2.0")?;
+    updated.publish(&draft)?;
     world.run(updated.office.gateway, "update check")?;
     let (ready, outage) = updated.outage(world)?;
     println!("update: nobody answered for {} s, the restart of the machine included", outage.as_secs());
     ensure!(ready.contains("slot b"), "{ready}");
+    ensure_delta(world, &updated, &draft)?;
 
     world.log_in(updated.office.gateway)?;
     let story = updated.wait_for(world, "update", "0.2.0 runs; everything that worked", TRIAL_LIMIT)?;
     println!("{story}");
-    for part in ["Running    0.2.0", "is there, fetching it", "is fetched", "is written to slot b"] {
+    for part in ["Running    0.2.0", "is there, fetching it", "MB, the rest was here", "is written to slot b"]
+    {
         ensure!(story.contains(part), "no {part:?} in:\n{story}");
     }
     updated.wait_for(world, "status", "slot b (good)", BOOT_LIMIT)?;
@@ -164,31 +179,6 @@ pub(crate) fn by_stick(world: &mut World) -> Result<()> {
         ensure!(story.contains("0.2.0 runs; everything that worked"), "{story}");
         Ok(())
     })
-}
-
-/// A release that differs little is fetched as what differs: of the slot that runs, the box takes the rest.
-pub(crate) fn as_a_delta(world: &mut World) -> Result<()> {
-    let updated = Updated::open(world)?;
-    let draft = updated.draft("0.2.0")?;
-    let full = draft.release.slot.full().context("no full form")?.bytes;
-    updated.publish(&draft)?;
-    world.run(updated.office.gateway, "update check")?;
-    let (ready, _) = updated.outage(world)?;
-    ensure!(ready.contains("slot b"), "{ready}");
-    let requests = &world.isp(updated.office.isp).web.requests;
-    let objects = requests.iter().filter(|request| request.path.contains("/objects/"));
-    let (count, served) =
-        objects.fold((0, 0), |(count, sum), request| (count + 1, sum + request.bytes as u64));
-    println!("delta: {served} of {full} octets of the slot in {count} requests");
-    ensure!(served > 0 && served < full / 5, "{served} of {full} octets were fetched: that is no delta");
-
-    world.log_in(updated.office.gateway)?;
-    let story = updated.wait_for(world, "update", "0.2.0 runs; everything that worked", TRIAL_LIMIT)?;
-    println!("{story}");
-    for part in ["Running    0.2.0", "MB, the rest was here", "is written to slot b"] {
-        ensure!(story.contains(part), "no {part:?} in:\n{story}");
-    }
-    Ok(())
 }
 
 /// A release that does not work is given up by itself, is not taken again, and the reason is said.

@@ -368,7 +368,7 @@ impl Daemon {
 
 /// What of a release came over the line, and what did not have to.
 fn fetched(version: Version, progress: Option<Progress>) -> String {
-    let mb = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
+    let mb = |bytes: u64| format!("{}.{:02}", bytes / 1_000_000, bytes / 10_000 % 100);
     match progress {
         Some(Progress { bytes, full, .. }) if bytes < full => {
             format!("{version} is fetched: {} of {} MB, the rest was here", mb(bytes), mb(full))
