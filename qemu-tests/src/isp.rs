@@ -23,8 +23,13 @@ pub(crate) use tcp::read_all;
 pub use time::TimeServer;
 pub use web::{WebRequest, WebServer};
 
+use crate::line::{Change, Line, LineOptions};
 use crate::stack::{Plug, Stack};
 use crate::wire::Wire;
+
+/// After so many cuts the provider has forgotten its customer's connections, and nobody tells the customer; after the others
+/// they are reset.
+const FORGETS_EVERY: u32 = 4;
 
 /// The provider's addresses.
 #[derive(Debug, Clone)]
@@ -117,6 +122,17 @@ impl Isp {
         [IpCidr::Ipv4(options.gateway), single(options.name_server), single(options.web_server)]
     }
 
+    /// Makes the line to its customers one of this kind, from now on.
+    pub fn set_line(&mut self, options: LineOptions) {
+        self.stack.set_line(options);
+    }
+
+    /// The line to its customers, if it is limited in any way.
+    #[must_use]
+    pub fn line(&self) -> Option<&Line> {
+        self.stack.line()
+    }
+
     /// Where it is plugged in.
     #[must_use]
     pub fn plug(&self) -> Plug {
@@ -128,6 +144,9 @@ impl Isp {
     /// # Errors
     /// When the wire's capture cannot be written.
     pub fn poll(&mut self, wires: &mut [Wire]) -> Result<bool> {
+        if let Some(Change::Back(cuts)) = self.stack.turn_line() {
+            self.web.cut(&mut self.stack, cuts % FORGETS_EVERY != 2)?;
+        }
         let moved = self.stack.poll(wires)?;
         let mut served = self.dhcp.serve(&mut self.stack)?;
         served |= self.names.serve(&mut self.stack)?;

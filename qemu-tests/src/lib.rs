@@ -31,6 +31,7 @@ pub mod disk;
 pub mod dns;
 pub mod guard;
 pub mod isp;
+pub mod line;
 mod ms_sntp;
 pub mod namespace;
 pub mod noise;

@@ -10,6 +10,7 @@ use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
 
+use crate::line::{Change, Line, LineOptions};
 use crate::wire::{PortId, Wire};
 
 /// Ethernet header and 1500 bytes.
@@ -37,6 +38,8 @@ pub struct Stack {
     /// Where it is plugged in.
     pub plug: Plug,
     device: Queues,
+    /// What its frames have to pass on their way to the wire and back; without one they do at once.
+    line: Option<Line>,
     started: Clock,
     next_port: u16,
     /// TCP sockets given up, each until its peer has been told.
@@ -53,7 +56,7 @@ impl Stack {
         config.random_seed = mac.0.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
         let iface = Interface::new(config, &mut device, Instant::ZERO);
         let sockets = SocketSet::new(Vec::new());
-        Self { iface, sockets, plug, device, started, next_port: 49_152, leaving: Vec::new() }
+        Self { iface, sockets, plug, device, line: None, started, next_port: 49_152, leaving: Vec::new() }
     }
 
     /// Time as smoltcp wants it.
@@ -94,13 +97,21 @@ impl Stack {
     /// When the wire's capture cannot be written.
     pub fn poll(&mut self, wires: &mut [Wire]) -> Result<bool> {
         let wire = wires.get_mut(self.plug.wire).context("plugged into no wire")?;
-        while let Some(frame) = wire.receive(self.plug.port) {
-            self.device.received.push_back(frame);
+        let elapsed = self.started.elapsed();
+        let arrived = std::iter::from_fn(|| wire.receive(self.plug.port));
+        match &mut self.line {
+            Some(line) => self.device.received.extend(line.up(elapsed, arrived)),
+            None => self.device.received.extend(arrived),
         }
         let mut busy = !self.device.received.is_empty();
         let now = self.now();
         busy |= self.iface.poll(now, &mut self.device, &mut self.sockets) == PollResult::SocketStateChanged;
-        while let Some(frame) = self.device.sent.pop_front() {
+        let sent = std::mem::take(&mut self.device.sent);
+        let sent: Vec<_> = match &mut self.line {
+            Some(line) => line.down(elapsed, sent.into_iter()),
+            None => sent.into(),
+        };
+        for frame in sent {
             wire.send(self.plug.port, frame)?;
             busy = true;
         }
@@ -125,7 +136,25 @@ impl Stack {
     /// How long nothing needs to be done unless a frame arrives.
     pub fn poll_delay(&mut self) -> Option<Duration> {
         let now = self.now();
-        self.iface.poll_delay(now, &self.sockets).map(Into::into)
+        let own = self.iface.poll_delay(now, &self.sockets).map(Into::into);
+        let line = self.line.as_ref().and_then(|line| line.delay(self.started.elapsed()));
+        own.into_iter().chain(line).min()
+    }
+
+    /// Puts a line between it and the wire.
+    pub fn set_line(&mut self, options: LineOptions) {
+        self.line = Some(Line::new(options, self.started.elapsed()));
+    }
+
+    /// That line.
+    #[must_use]
+    pub fn line(&self) -> Option<&Line> {
+        self.line.as_ref()
+    }
+
+    /// Lets the line fail or come back when it is time.
+    pub fn turn_line(&mut self) -> Option<Change> {
+        self.line.as_mut()?.turn(self.started.elapsed())
     }
 
     /// Opens a connection.

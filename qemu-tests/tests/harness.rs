@@ -1,10 +1,11 @@
 //! The simulation against itself: a PC directly on the provider's wire, without a box between.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use qemu_tests::dns::Type;
+use qemu_tests::line::{Cuts, LineOptions};
 use qemu_tests::{IspId, IspOptions, PcId, PcOptions, Transport, World};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -75,5 +76,27 @@ fn connections_echo_and_hosts_answer_pings() -> Result<()> {
     world.echo(connection, b"still there?")?;
     world.ping(pc, WEB)?;
     assert!(world.connect(pc, WEB, 9).is_err());
+    world.finish()
+}
+
+/// Frames that are lost are sent again, connections that are cut are not; whoever asks again gets an answer.
+#[test]
+fn a_line_is_as_slow_and_as_bad_as_it_is_said_to_be() -> Result<()> {
+    let (mut world, pc, isp) = pc_at_the_provider("harness-line")?;
+    let page = vec![b'x'; 100_000];
+    world.isp(isp).web.pages.insert("/page".into(), page.clone());
+    world.isp(isp).set_line(LineOptions { kbit_s: 1000, cuts: Cuts::Never });
+    let start = Instant::now();
+    assert!(world.fetch(pc, WEB, "/page")?.body == page);
+    assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
+    let delivered = world.isp(isp).line().map_or(0, |line| line.delivered());
+    assert!((100_000..120_000).contains(&delivered), "{delivered}");
+
+    let cuts = Cuts::Every { period: Duration::from_millis(500), silence: Duration::from_millis(100) };
+    world.isp(isp).set_line(LineOptions { kbit_s: 1000, cuts });
+    let cut = world.fetch(pc, WEB, "/page");
+    assert!(!cut.is_ok_and(|answer| answer.body == page), "it was cut in the middle");
+    assert_eq!(world.eventually(LIMIT, |world| world.fetch(pc, WEB, "/"))?.status, 200);
+    assert!(world.isp(isp).line().is_some_and(|line| line.cuts() > 0));
     world.finish()
 }

@@ -27,6 +27,10 @@ pub struct UpdateStatus {
     pub progress: Option<(u64, u64)>,
     /// When the repository was last looked at with success, in seconds since 1970.
     pub looked_at: Option<u64>,
+    /// When it looks next by itself, by the clock that starts with the kernel (`CLOCK_MONOTONIC`), in seconds: the time of day may be
+    /// wrong until it has been asked for.
+    #[serde(default)]
+    pub looks_at_s: Option<u64>,
     /// Why the last attempt came to nothing, or what the channel says.
     pub outcome: Option<String>,
     /// What has to be done before long: metadata that expires.

@@ -9,10 +9,10 @@ use crate::version::Version;
 const FIRST_LOOK: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(900));
 /// Between looks: four times a day, spread.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(16_200), Duration::from_secs(27_000));
-/// After something failed: doubled each time, up to an ordinary pause.
-const AGAIN: Duration = Duration::from_secs(600);
+/// After something failed: a line that is down is often back in a minute. Doubled each time, up to an ordinary pause.
+const AGAIN: Duration = Duration::from_secs(120);
 /// Doublings.
-const MAX_DOUBLINGS: u32 = 5;
+const MAX_DOUBLINGS: u32 = 7;
 
 /// What may be done without being asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -266,6 +266,6 @@ mod tests {
             now = schedule.look_at();
         }
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");
-        assert!(pauses[0] < 600 && pauses[7] > 10_000 && pauses[7] <= 19_200, "{pauses:?}");
+        assert!(pauses[0] <= 120 && pauses[7] > 10_000 && pauses[7] <= 19_200, "{pauses:?}");
     }
 }

@@ -54,6 +54,24 @@ impl Listeners {
         Ok(Self { endpoint, sockets })
     }
 
+    /// Ends every connection: the peers are told (by the next poll of the stack), or it is as if there had never been any.
+    pub(super) fn cut(&mut self, stack: &mut Stack, told: bool) -> Result<()> {
+        for listener in &mut self.sockets {
+            let socket = stack.sockets.get_mut::<tcp::Socket>(listener.handle);
+            if !socket.is_active() {
+                continue;
+            }
+            if told {
+                socket.abort();
+            } else {
+                *socket = tcp_socket();
+                listener.reset();
+                listen(socket, self.endpoint)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads what came and sends what `answer` makes of it; `answer` takes from the bytes what it used and
     /// is asked again until it has nothing more to say.
     pub(super) fn serve(

@@ -44,6 +44,11 @@ impl WebServer {
         Ok(Self { pages, folder: None, requests: Vec::new(), documents: Vec::new(), listeners })
     }
 
+    /// Ends every connection; see [`Listeners::cut`].
+    pub(super) fn cut(&mut self, stack: &mut Stack, told: bool) -> Result<()> {
+        self.listeners.cut(stack, told)
+    }
+
     pub(super) fn serve(&mut self, stack: &mut Stack) -> Result<bool> {
         let Self { pages, folder, requests, documents, listeners } = self;
         listeners.serve(stack, |peer, received| {

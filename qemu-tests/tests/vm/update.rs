@@ -18,10 +18,10 @@ const SERVER: &str = "updates.example.net";
 /// Whom it tells, on the same server.
 const CENTRE: &str = "/check-in";
 /// A download by emulation, a slot written and read back, and the restart.
-const UPDATE_LIMIT: Duration = Duration::from_secs(900);
+pub(crate) const UPDATE_LIMIT: Duration = Duration::from_secs(900);
 /// Three minutes of the machine's own time, on a machine that runs by emulation beside others.
 const FALL_BACK_LIMIT: Duration = Duration::from_secs(600);
-const TRIAL_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const TRIAL_LIMIT: Duration = Duration::from_secs(300);
 
 /// An office whose box follows a repository on the Internet.
 pub(crate) struct Updated {

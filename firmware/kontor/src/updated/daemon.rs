@@ -344,6 +344,8 @@ impl Daemon {
         status.channel = update.as_ref().map(|update| update.channel.clone());
         status.centre = update.as_ref().and_then(|update| update.centre.clone());
         status.not_told.clone_from(&self.reporter.problem);
+        let waits = matches!(self.schedule.phase(), Phase::Idle | Phase::Fetched(_));
+        status.looks_at_s = (waits && update.is_some()).then(|| self.schedule.look_at().as_secs());
         status.version = self.release.as_ref().map(|release| release.version.to_string());
         status.progress = self.child.as_ref().and_then(|child| child.progress).map(|all| (all.bytes, all.of));
         status.phase = match self.schedule.phase() {

@@ -19,8 +19,10 @@ use super::places::Places;
 pub(super) const CHUNK: usize = 64 << 10;
 /// Attempts in a row that bring nothing; one that brings something starts the count anew.
 const ATTEMPTS: u32 = 6;
-/// Between attempts: a line that comes back does so within half a minute.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Before the next attempt; doubled as long as they bring nothing: a minute in all for a line that comes back by then.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Brought to the disk that often: a power cut loses no more than this.
+const SYNC_EVERY: u64 = 4 << 20;
 /// A server that sends less than this on average, over [`SLOW_AFTER`], is given up: the next attempt may find a better way. A line of
 /// 64 kbit/s brings twice as much.
 const SLOWEST_BYTES_S: u64 = 4 << 10;
@@ -116,7 +118,7 @@ impl Downloads {
         match failure {
             Failure::Remote(error) if *fruitless < ATTEMPTS => {
                 eprintln!("{error:#}");
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(PAUSE * 2_u32.pow(*fruitless));
                 Ok(())
             }
             failure => Err(failure),
@@ -139,7 +141,11 @@ impl Downloads {
                 Ok(0) => return Err(Failure::Remote(anyhow!("the transfer ended early"))),
                 Ok(length) => {
                     file.write_all(&chunk[..length]).map_err(disk)?;
+                    let before = *have / SYNC_EVERY;
                     *have += length as u64;
+                    if *have / SYNC_EVERY > before {
+                        file.sync_data().map_err(disk)?;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Failure::Remote(error.into())),

@@ -21,6 +21,9 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const MAX_REDIRECTS: usize = 4;
 /// A line that is this silent is dead: the next attempt goes on where this one ended.
 const SILENCE: Duration = Duration::from_secs(30);
+/// The same in the middle of a file: a provider that has forgotten a connection says nothing, and whoever only receives never learns of
+/// it. To ask again costs a second, so it is asked early.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// Why a file could not be had.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ impl Client {
             .timeout_resolve(Some(SILENCE))
             .timeout_connect(Some(SILENCE))
             .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
+            .timeout_per_read(Some(STALLED))
             .build();
         Self(Agent::with_parts(config, DefaultConnector::default(), OwnResolver))
     }
