@@ -296,7 +296,7 @@ impl Archive {
     }
 
     /// Puts a file under its name, whole and on the disk, or leaves what was there.
-    fn place(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn place(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.root.join(name);
         if fs::read(&path).is_ok_and(|old| old == bytes) {
             return Ok(());
@@ -345,7 +345,7 @@ fn real(path: &Utf8Path) -> Utf8PathBuf {
 }
 
 /// Every file below a folder; none when there is no such folder.
-pub(super) fn files_below(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+pub(crate) fn files_below(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     let mut found = Vec::new();
     let mut pending = vec![folder.to_owned()];
     while let Some(folder) = pending.pop() {

@@ -13,7 +13,7 @@ Examples:
   cargo xtask reproduce                         two builds from clean; prints one hash
   cargo xtask reproduce --against branch.img    is this image made from this source?";
 
-/// Build the image twice from clean, under other circumstances, and compare byte by byte
+/// Build image and release twice from clean, under other circumstances, and compare byte by byte
 ///
 /// The second build has another user, host name, home, checkout path, cargo home, time zone, locale, umask, clock, number
 /// of CPUs, order of files, and no network. What cannot be varied on this machine is said.
@@ -23,7 +23,7 @@ pub struct Args {
     /// The product: the name of a file in images/
     #[arg(long, default_value = "branch")]
     pub product: String,
-    /// Compare with this image instead of building a first one
+    /// Compare with this image instead of building a first one; makes no release
     #[arg(long, value_name = "IMAGE")]
     pub against: Option<Utf8PathBuf>,
     /// Keep both trees and images, and say where they are
@@ -54,10 +54,13 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let outcome = reproduce::run(&options)?;
     eprint!("{}", report(&outcome));
-    match &outcome.difference {
-        None => super::print(format_args!("{}  {}.img\n", outcome.sha256, args.product)),
-        Some(difference) => bail!("the images differ. The first difference: {difference}"),
+    if let Some(difference) = &outcome.difference {
+        bail!("the images differ. The first difference: {difference}");
     }
+    if let Some(difference) = &outcome.release_difference {
+        bail!("the images are the same, their releases differ: {difference}");
+    }
+    super::print(format_args!("{}  {}.img\n", outcome.sha256, args.product))
 }
 
 fn report(outcome: &Outcome) -> String {

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::cache::FetchOptions;
 use crate::archive::release::format_date;
-use crate::image::{self, ImageOptions};
+use crate::image::{self, BuiltImage, ImageOptions};
+use crate::publish::release;
 
 /// The variable with the [`Order`] as JSON.
 pub const ORDER: &str = "KONTOR_REPRODUCE";
@@ -38,6 +39,8 @@ pub struct Order {
     pub one_cpu: bool,
     /// Product and image; without it only what is seen is told.
     pub(super) build: Option<(String, Utf8PathBuf)>,
+    /// Where the release of that image goes, if it is made.
+    pub(super) release: Option<Utf8PathBuf>,
 }
 
 impl Order {
@@ -49,6 +52,11 @@ impl Order {
     /// Builds this image.
     pub(super) fn building(self, product: &str, image: &Utf8Path) -> Self {
         Self { build: Some((product.to_owned(), image.to_owned())), ..self }
+    }
+
+    /// Makes a release of it, too.
+    pub(super) fn releasing(self, folder: Option<Utf8PathBuf>) -> Self {
+        Self { release: folder, ..self }
     }
 }
 
@@ -139,15 +147,30 @@ fn obey(order: &Order) -> Result<()> {
     let seen = seen(&root)?;
     if let Some((product, output)) = &order.build {
         let fetch = FetchOptions { locked: true, offline: true, quiet: true, ..FetchOptions::default() };
-        image::build(&ImageOptions {
+        let built = image::build(&ImageOptions {
             product: product.clone(),
             output: Some(output.clone()),
             fetch,
             ..ImageOptions::default()
         })?;
+        if let Some(folder) = &order.release {
+            release(&built, folder)?;
+        }
     }
     println!("{}", serde_json::to_string(&seen)?);
     Ok(())
+}
+
+/// The image's release, as `cargo xtask release` makes it.
+fn release(built: &BuiltImage, folder: &Utf8Path) -> Result<()> {
+    let version = built.release.version.parse().with_context(|| built.release.version.clone())?;
+    let options = release::Options {
+        version,
+        from_minimum: version,
+        changelog: String::new(),
+        folder: Some(folder.to_owned()),
+    };
+    release::assemble(built, &options).map(drop)
 }
 
 fn take_on(order: &Order) -> Result<()> {

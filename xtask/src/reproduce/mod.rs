@@ -3,7 +3,7 @@
 //! Both builds start from a copy of the tree with nothing built in it and compile the firmware anew; both are offline
 //! and locked. What could not be varied here is said, never passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use self::compare::Difference;
 use self::inside::{Order, Seen};
 use self::surroundings::Surroundings;
 use crate::archive::cache::{Cache, FetchOptions, hash_file};
+use crate::archive::keep::files_below;
 use crate::archive::lock_file::LockFile;
 use crate::image::declaration::Product;
 use crate::image::plan::{BASE_SET, TOOLS_SET};
@@ -60,6 +61,8 @@ pub struct Outcome {
     pub skipped: Vec<(&'static str, String)>,
     /// Where the images differ, if they do.
     pub difference: Option<Difference>,
+    /// Which file of the releases differs, and how; releases are made only when both images are.
+    pub release_difference: Option<String>,
     /// Trees and images that were kept.
     pub kept: Vec<Utf8PathBuf>,
 }
@@ -107,6 +110,10 @@ pub fn run(options: &Options) -> Result<Outcome> {
         true => None,
         false => compare::images(&first, &second, &tools.own, &beside)?,
     };
+    let release_difference = match options.against {
+        Some(_) => None,
+        None => releases(&release_beside(&first), &release_beside(&second))?,
+    };
     let (varied, mut skipped) = listed(&here, &there);
     skipped.extend(around.skipped.clone());
     if difference.is_some() && !options.keep {
@@ -116,7 +123,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         kept =
             [first_folder.0, second_folder.0].map(tempfile::TempDir::keep).into_iter().map(named).collect();
     }
-    Ok(Outcome { sha256, varied, skipped, difference, kept })
+    Ok(Outcome { sha256, varied, skipped, difference, release_difference, kept })
 }
 
 /// The builder's tools, and the library that lies about the time.
@@ -180,7 +187,8 @@ fn build(
 ) -> Result<(Utf8PathBuf, Seen)> {
     let began = Instant::now();
     let image = tree.join(format!("target/images/{}.img", options.product));
-    let order = order.clone().building(&options.product, &image);
+    let release = options.against.is_none().then(|| release_beside(&image));
+    let order = order.clone().building(&options.product, &image).releasing(release);
     eprintln!("=== the {name} build, in {tree}");
     command.env(inside::ORDER, serde_json::to_string(&order)?);
     command.current_dir(tree).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
@@ -209,6 +217,27 @@ fn listed(here: &Seen, there: &Seen) -> (Vec<Varied>, Vec<(&'static str, String)
     (varied, skipped)
 }
 
+fn release_beside(image: &Utf8Path) -> Utf8PathBuf {
+    image.with_extension("release")
+}
+
+/// Manifest and objects of both: the first file that differs. Who may read them is nobody's business here.
+fn releases(first: &Utf8Path, second: &Utf8Path) -> Result<Option<String>> {
+    let hashes = |folder: &Utf8Path| -> Result<BTreeMap<String, String>> {
+        let named = |path: Utf8PathBuf| Ok((path.strip_prefix(folder)?.to_string(), hash_file(&path)?));
+        files_below(folder)?.into_iter().map(named).collect()
+    };
+    let (first, second) = (hashes(first)?, hashes(second)?);
+    ensure!(!first.is_empty(), "the first build made no release");
+    let all: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let differs = all.into_iter().find(|name| first.get(*name) != second.get(*name));
+    Ok(differs.map(|name| match (first.get(name), second.get(name)) {
+        (Some(_), Some(_)) => format!("{name} has other bytes"),
+        (Some(_), None) => format!("{name} is in the first only"),
+        _ => format!("{name} is in the second only"),
+    }))
+}
+
 fn keep_images(folder: &Utf8Path, images: [&Utf8PathBuf; 2]) -> Result<Vec<Utf8PathBuf>> {
     let mut kept = Vec::new();
     for (image, name) in images.into_iter().zip(["first.img", "second.img"]) {
@@ -228,4 +257,28 @@ fn utf8(path: &std::path::Path) -> Result<&Utf8Path> {
 
 fn named(path: std::path::PathBuf) -> Utf8PathBuf {
     Utf8PathBuf::from_path_buf(path).unwrap_or_else(|path| path.to_string_lossy().into_owned().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_that_differs_is_named() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(scratch.path()).unwrap();
+        let (first, second) = (root.join("first"), root.join("second"));
+        for folder in [&first, &second] {
+            std::fs::create_dir_all(folder.join("objects")).unwrap();
+            std::fs::write(folder.join("branch.json"), "{}").unwrap();
+            std::fs::write(folder.join("objects/a"), "a").unwrap();
+        }
+        assert_eq!(releases(&first, &second).unwrap(), None);
+        std::fs::write(second.join("objects/b"), "b").unwrap();
+        assert_eq!(releases(&first, &second).unwrap().unwrap(), "objects/b is in the second only");
+        assert_eq!(releases(&second, &first).unwrap().unwrap(), "objects/b is in the first only");
+        std::fs::write(second.join("branch.json"), "{ }").unwrap();
+        assert_eq!(releases(&first, &second).unwrap().unwrap(), "branch.json has other bytes");
+        assert!(releases(&root.join("none"), &second).is_err());
+    }
 }
