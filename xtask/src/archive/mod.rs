@@ -6,6 +6,7 @@
 pub mod cache;
 mod checked;
 pub mod consistency;
+pub mod crates;
 pub mod http;
 pub mod index;
 pub mod keep;

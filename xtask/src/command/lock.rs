@@ -77,7 +77,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let repository = Repository::load(&args.rootfs)?;
     if let Some(folder) = &args.archive {
-        return keep(args, folder, &LockFile::load(&path)?, &repository, &cache);
+        let archive = open_archive(folder, &cache)?;
+        return keep(&archive, &args.rootfs, &LockFile::load(&path)?, &repository, &cache);
     }
     let old = if path.exists() { LockFile::load(&path)? } else { LockFile::new(&path) };
     let archive = repository.archive(&cache, Some(&old))?;
@@ -94,17 +95,20 @@ pub fn run(args: &Args) -> Result<()> {
     super::print(report(&old, &new, args.dry_run))
 }
 
+pub(super) fn open_archive(folder: &Utf8Path, cache: &Cache) -> Result<Archive> {
+    Archive::open(folder, &[&Workspace::locate().target(), cache.root()])
+}
+
 /// Keeps every locked package; a package or a proof that is missing is an error, after everything else is kept.
-fn keep(
-    args: &Args,
-    folder: &Utf8Path,
+pub(super) fn keep(
+    archive: &Archive,
+    rootfs: &Utf8Path,
     lock: &LockFile,
     repository: &Repository,
     cache: &Cache,
 ) -> Result<()> {
-    lock.check_requests(&sets::load(&args.rootfs)?)?;
-    let archive = Archive::open(folder, &[&Workspace::locate().target(), cache.root()])?;
-    let kept = archive.keep(lock, &args.rootfs.join("keys"), repository, cache)?;
+    lock.check_requests(&sets::load(rootfs)?)?;
+    let kept = archive.keep(lock, &rootfs.join("keys"), repository, cache)?;
     for (what, list) in [
         ("not named by any lock kept here; left alone", &kept.foreign),
         ("in no signed index that can still be had; only the lock vouches for it", &kept.unvouched),

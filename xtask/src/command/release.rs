@@ -1,12 +1,17 @@
 //! `cargo xtask release`: builds a release of every product into a folder, ready to be published.
 
 use anyhow::{Context, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use kontor_update::Version;
 
-use crate::archive::cache::FetchOptions;
+use crate::archive::cache::{Cache, FetchOptions};
+use crate::archive::crates;
+use crate::archive::keep::Archive;
+use crate::archive::lock_file::LockFile;
+use crate::archive::repository::Repository;
 use crate::image::ImageOptions;
-use crate::publish::release::{self, Options, SourceFacts};
+use crate::publish::archive::{self, Asked};
+use crate::publish::release::{self, Folder, Options, SourceFacts};
 use crate::publish::root;
 use crate::workspace::Workspace;
 
@@ -15,7 +20,8 @@ Examples:
   cargo xtask release 0.2.0 --keys /etc/kontor-root --changelog notes.md
   cargo xtask release 0.2.1 --from target/releases/0.2.0      boxes with 0.2.0 fetch what has changed
   cargo xtask release 0.2.1 --from-minimum 0.2.0             boxes with 0.1.x need 0.2.0 first
-  cargo xtask release 0.2.0 --offline --locked --archive /srv/kontor-packages    again, from its tag, years later
+  cargo xtask release 0.2.0 --keys /etc/kontor-root --archive-to /srv/kontor-archive    and what it takes to build it again
+  sh /srv/kontor-archive/releases/0.2.0/rebuild.sh /tmp/again    years later, without a network
 
 It goes to target/releases/VERSION: PRODUCT.json, and what it names in objects/. `cargo xtask publish` takes it from there.";
 
@@ -46,6 +52,9 @@ pub struct Args {
     /// Whose releases its boxes take: the folder with root.json [default: this checkout's development keys]
     #[arg(long, env = "KONTOR_KEYS", value_name = "DIR", value_delimiter = ':')]
     pub keys: Vec<Utf8PathBuf>,
+    /// Keep in this folder what it takes to build the release again: source, packages, crates, and how
+    #[arg(long, value_name = "DIR")]
+    pub archive_to: Option<Utf8PathBuf>,
     /// How packages may be had
     #[command(flatten)]
     pub fetch: FetchOptions,
@@ -75,6 +84,9 @@ pub fn run(args: &Args) -> Result<()> {
             "WARNING: the tree differs from its commit, or is none: nobody can build this release again"
         );
     }
+    // Before the long part: what cannot be kept is said now.
+    let archive = args.archive_to.as_ref().map(|folder| keep_inputs(args, &workspace, &facts, folder));
+    let archive = archive.transpose()?;
     let keys = super::image::root_folder(&args.keys);
     if keys.is_none() {
         eprintln!(
@@ -102,7 +114,39 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let folder = release::folder(&options);
     facts.write(&folder)?;
+    if let Some(archive) = archive {
+        let trusted = root::trusted(keys.as_deref(), &workspace)?;
+        let asked = Asked {
+            version: args.version,
+            product: args.product.clone(),
+            security_epoch: args.security_epoch,
+            from_minimum: args.from_minimum,
+            changelog: options.changelog.clone(),
+            from: release::older(&options)?,
+            root: trusted.context("there is no root to trust")?.bytes,
+        };
+        let kept = archive::keep(&archive, workspace.root(), &facts, &asked, &Folder::open(&folder)?)?;
+        eprintln!("{kept}/rebuild.sh builds it again");
+    }
     super::print(format_args!("{folder}\n"))
+}
+
+/// Packages and crates.
+fn keep_inputs(
+    args: &Args,
+    workspace: &Workspace,
+    facts: &SourceFacts,
+    folder: &Utf8Path,
+) -> Result<Archive> {
+    archive::commit(facts, workspace.root())?;
+    let lock = LockFile::load(workspace.lock_file())?;
+    let cache = Cache::open(&FetchOptions { locked: true, ..args.fetch.clone() })?;
+    let rootfs = workspace.root().join("rootfs");
+    let archive = super::lock::open_archive(folder, &cache)?;
+    super::lock::keep(&archive, &rootfs, &lock, &Repository::load(&rootfs)?, &cache)?;
+    let crates = crates::keep(&archive, workspace.root(), args.fetch.offline)?;
+    eprintln!("{}: {crates} crates", archive.root());
+    Ok(archive)
 }
 
 fn products(workspace: &Workspace) -> Result<Vec<String>> {

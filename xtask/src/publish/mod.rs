@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use camino::Utf8Path;
 use serde::Serialize;
 
+pub mod archive;
 pub mod forms;
 pub mod keys;
 pub mod objects;

@@ -95,7 +95,7 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
     Ok(release)
 }
 
-fn older(options: &Options) -> Result<Vec<Folder>> {
+pub(crate) fn older(options: &Options) -> Result<Vec<Folder>> {
     options.from.iter().map(|folder| Folder::open(folder)).collect()
 }
 
@@ -187,11 +187,16 @@ impl SourceFacts {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, folder: &Utf8Path) -> Result<()> {
+        super::atomic(&folder.join(SOURCE), self.to_toml().as_bytes())
+    }
+
+    /// As a file for people.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
         let Self { commit, dirty, packages_lock, cargo_lock } = self;
         let commit = commit.as_deref().unwrap_or("unknown");
-        let text = format!(
+        format!(
             "commit = \"{commit}\"\ndirty = {dirty}\npackages-lock-sha256 = \"{packages_lock}\"\ncargo-lock-sha256 = \"{cargo_lock}\"\n"
-        );
-        super::atomic(&folder.join(SOURCE), text.as_bytes())
+        )
     }
 }

@@ -168,6 +168,7 @@ fn release(built: &BuiltImage, folder: &Utf8Path) -> Result<()> {
         version,
         from_minimum: version,
         changelog: String::new(),
+        from: Vec::new(),
         folder: Some(folder.to_owned()),
     };
     release::assemble(built, &options).map(drop)
