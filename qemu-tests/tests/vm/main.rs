@@ -26,6 +26,7 @@ mod site;
 mod slots;
 mod state_faults;
 mod update;
+mod update_cut;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -100,6 +101,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-release-that-fills-the-disk", update::fills_the_disk),
     ("a-release-that-finds-no-disk", update::finds_no_disk),
     ("a-release-whose-component-is-corrupt", update::component_is_corrupt),
+    ("an-update-survives-a-power-cut-at-any-point", update_cut::survives_any_cut),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),
