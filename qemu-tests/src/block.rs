@@ -5,6 +5,7 @@
 //! crate: QEMU connects while the test's event loop is busy starting it.
 
 mod nbd;
+pub mod picture;
 pub mod scratch;
 pub mod trace;
 pub mod variants;

@@ -26,9 +26,11 @@
 
 pub mod artefacts;
 pub mod block;
+pub mod bootloader;
 pub mod console;
 pub mod disk;
 pub mod dns;
+pub mod ext4;
 pub mod guard;
 pub mod isp;
 pub mod line;

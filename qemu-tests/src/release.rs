@@ -13,6 +13,7 @@ use kontor_delta::pack;
 use kontor_update::release::{Component, Form, Image, Object, SCHEMA};
 use kontor_update::{Release, Sha256Hex, Version};
 use sha2::{Digest, Sha256};
+use xtask::archive::lock_file::LockFile;
 use xtask::image::{self, BuiltImage, ImageOptions};
 use xtask::publish::forms::put_chunks;
 use xtask::publish::keys::Keys;
@@ -44,13 +45,20 @@ impl Draft {
     /// # Errors
     /// When it cannot be built or compressed.
     pub fn build(version: &str, folder: &Utf8Path) -> Result<Self> {
-        let version: Version = version.parse()?;
+        Self::build_of(options(version, None)?, folder)
+    }
+
+    /// A release that is built by these options, in `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be built or compressed.
+    pub fn build_of(options: ImageOptions, folder: &Utf8Path) -> Result<Self> {
+        let version = options.version.context("a release has a version")?;
         // Not in the release's folder, of whose files each has to be a manifest.
         let images = Utf8PathBuf::from(format!("{folder}-image"));
         fs::create_dir_all(&images).with_context(|| images.to_string())?;
         let output = Some(images.join("disk.img"));
-        let built =
-            image::build(&ImageOptions { version: Some(version), output, ..ImageOptions::default() })?;
+        let built = image::build(&ImageOptions { output, ..options })?;
         Self::of(&built, version, folder)
     }
 
@@ -118,6 +126,22 @@ impl Draft {
         rollout::publish(repository, keys, &folder, &Rollout::default(), xtask::publish::now()?)?;
         Ok(())
     }
+}
+
+/// Packages of more bytes are left out of a small release's components.
+const SMALL_PACKAGE: u64 = 700_000;
+
+/// How the tested source is built under this version; a small one has other, small components, which nobody could use.
+///
+/// # Errors
+/// When the version is none, or there is no lock.
+pub fn options(version: &str, small: Option<&str>) -> Result<ImageOptions> {
+    let version = Some(version.parse::<Version>()?);
+    let Some(component) = small else { return Ok(ImageOptions { version, ..ImageOptions::default() }) };
+    let mut lock = LockFile::load(Workspace::locate().lock_file())?;
+    let kept = lock.set(component)?.iter().filter(|package| package.size < SMALL_PACKAGE).cloned().collect();
+    lock.replace(component, kept);
+    Ok(ImageOptions { version, lock: Some(lock), ..ImageOptions::default() })
 }
 
 fn read(path: &Utf8Path) -> Result<Vec<u8>> {

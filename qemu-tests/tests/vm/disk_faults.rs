@@ -20,13 +20,19 @@ const NOT_DURABLE: &str = "NOTHING IS DURABLE";
 
 /// A disk of a box that the test serves, with this site in its seed.
 pub(crate) fn served_disk(world: &mut World, site: &str) -> Result<BlockServer<Recorder>> {
+    let base = flashed(world, site)?;
+    BlockServer::start(world.artefacts().socket("served"), Recorder::new(base))
+}
+
+/// What is on a disk that was flashed with this site.
+pub(crate) fn flashed(world: &mut World, site: &str) -> Result<Base> {
     let image = world.artefacts().directory().join("served.img");
     copy_sparse(&world.equipment()?.image, &image, MACHINE_SIZE)?;
     Disk::open(&image)?.write_seed(site, None)?;
     let base = Base::open(&image)?;
     // The open file is enough; a failed test leaves no disk behind.
     std::fs::remove_file(&image)?;
-    BlockServer::start(world.artefacts().socket("served"), Recorder::new(base))
+    Ok(base)
 }
 
 /// The office with a lease, durable, its disk in the test's hand, its operator logged in.

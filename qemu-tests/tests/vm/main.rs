@@ -26,6 +26,7 @@ mod site;
 mod slots;
 mod state_faults;
 mod update;
+mod update_cut;
 mod update_line;
 
 use std::process::ExitCode;
@@ -103,6 +104,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-release-whose-component-is-corrupt", update::component_is_corrupt),
     ("an-update-over-a-line-that-drops", update_line::drops),
     ("a-second-attempt-fetches-the-rest", update_line::second_attempt),
+    ("an-update-survives-a-power-cut-at-any-point", update_cut::survives_any_cut),
     ("an-erased-slot-is-passed-over", slots::erased),
     ("a-slot-that-panics-runs-out-of-tries", slots::panicking),
     ("without-tries-the-last-good-slot-boots", slots::out_of_tries),

@@ -32,11 +32,21 @@ pub(crate) struct Updated {
 impl Updated {
     /// The box works, has proved itself, and its operator is logged in.
     pub(crate) fn open(world: &mut World) -> Result<Self> {
-        let site = format!(
+        let options = BoxOptions { site: Some(Self::site()), ..BoxOptions::default() };
+        let office = Office::boot(world, &options)?;
+        Self::follow(world, office)
+    }
+
+    /// The site file of such an office.
+    pub(crate) fn site() -> String {
+        format!(
             "{}\n[update]\nurl = \"http://{SERVER}/kontor\"\nwindow = \"00:00-23:59\"\ncentre = \"http://{SERVER}{CENTRE}\"\n",
             site_with_root_shell()
-        );
-        let office = Office::boot(world, &BoxOptions { site: Some(site), ..BoxOptions::default() })?;
+        )
+    }
+
+    /// The same with an office whose box is ready and has that site file.
+    pub(crate) fn follow(world: &mut World, office: Office) -> Result<Self> {
         let folder = Utf8PathBuf::try_from(world.artefacts().directory().to_owned())?.join("releases");
         std::fs::create_dir_all(folder.join("kontor"))?;
         let isp = world.isp(office.isp);

@@ -164,6 +164,8 @@ fn place(component: &Component, places: &Places) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let target = folder.join(format!("{}.erofs", component.verity));
     if is_there(&target, component)? {
+        // Who put it there may have been stopped before its name was durable.
+        File::open(&folder)?.sync_all().with_context(|| folder.display().to_string())?;
         return Ok(target);
     }
     let source = places.image(&component.image.sha256);
