@@ -38,6 +38,8 @@ pub fn write_reserved(path: &Path, content: &[u8], room: usize) -> io::Result<()
             set_aside(place)?;
         }
     }
+    // If the last exchange is not on the disk yet, what is the spare now is the file there.
+    File::open(parent(path)?)?.sync_all()?;
     let mut padded = content.to_vec();
     padded.resize(content.len().max(room), b' ');
     // Not truncated before: its blocks are what it is there for.

@@ -18,6 +18,8 @@ use crate::version::Version;
 const MAX_FAILED: usize = 16;
 /// Lines of the story.
 const MAX_STORY: usize = 40;
+/// Lines of the story that are not told again.
+const RECENT: usize = 3;
 /// Characters of a reason: it is for people.
 const MAX_REASON: usize = 400;
 
@@ -157,9 +159,12 @@ impl Journal {
         }
     }
 
-    /// Adds a line to the story.
+    /// Adds a line to the story, unless it was told a moment ago: a release that waits is looked at four times a day.
     pub fn tell(&mut self, at: u64, text: impl Into<String>) {
         let text: String = text.into().chars().take(MAX_REASON).collect();
+        if self.story.iter().rev().take(RECENT).any(|event| event.text == text) {
+            return;
+        }
         self.story.push(Event { at, text });
         let excess = self.story.len().saturating_sub(MAX_STORY);
         self.story.drain(..excess);

@@ -98,6 +98,13 @@ impl Schedule {
         }
     }
 
+    /// Looking or fetching was stopped: for what is asked next.
+    pub fn interrupt(&mut self) {
+        if matches!(self.phase, Phase::Looking | Phase::Fetching(_)) {
+            self.phase = Phase::Idle;
+        }
+    }
+
     fn wish(&self) -> Wish {
         match self.asked {
             Some(Ask::Install { major }) => Wish::Operator { major },
@@ -252,6 +259,18 @@ mod tests {
         assert_eq!(install, Some(Action::Install(VERSION, OPERATOR)));
         schedule.not_installed(seconds(8), &mut middle());
         assert_eq!(schedule.poll(seconds(9), Policy::default(), true), None, "asked once, tried once");
+    }
+
+    #[test]
+    fn what_an_operator_asks_for_takes_the_place_of_a_download() {
+        let mut schedule = Schedule::new(seconds(0), &mut middle());
+        schedule.ask(seconds(1), Ask::Look);
+        assert_eq!(schedule.poll(seconds(1), ALL, false), Some(Action::Look(Wish::Automatic)));
+        schedule.looked(seconds(2), Some(Choice::Take(VERSION)), ALL, &mut middle());
+        assert_eq!(schedule.phase(), Phase::Fetching(VERSION));
+        schedule.interrupt();
+        schedule.ask(seconds(3), Ask::Install { major: None });
+        assert_eq!(schedule.poll(seconds(3), ALL, false), Some(Action::Look(OPERATOR)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
 use kontor_delta::assemble::Chunks;
+use kontor_delta::index::LIMIT;
 use kontor_delta::pack::{self, Made};
 use kontor_delta::{patch, plan};
 use kontor_update::Version;
@@ -60,7 +61,11 @@ pub fn make(name: &str, path: &Utf8Path, older: &[Older<'_>], store: &Utf8Path) 
         index.len() >> 10,
         made.pack.len() >> 10
     );
-    image.forms.push(put_chunks(&made, &index, store)?);
+    if index.len() <= LIMIT {
+        image.forms.push(put_chunks(&made, &index, store)?);
+    } else {
+        eprintln!("{name}: no box takes an index of more than {} KiB: chunks left out", LIMIT >> 10);
+    }
     for old in older {
         let from = &old.image.sha256;
         if *from == image.sha256 || image.patches().any(|(known, ..)| known == from) {

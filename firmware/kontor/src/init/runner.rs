@@ -63,8 +63,9 @@ pub(super) struct Runner {
     disk_due: Option<Duration>,
 }
 
-/// A disk that has not come by then does not come; three such boots are no longer than an outage of the provider's.
+/// Before, a disk is late and not missing. Storage may take longer to look for it and to mend what is on it, but not for ever.
 const DISK_DUE: Duration = Duration::from_secs(60);
+const DISK_OVERDUE: Duration = Duration::from_secs(kontor_update::health::GATEWAY_S);
 
 /// What becomes of the try that this boot has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,7 +163,7 @@ impl Runner {
             self.next_save = Some(now + SAVE_CLOCK_EVERY);
             self.run_again(now, CLOCK);
         }
-        if self.disk_due.is_some_and(|at| now >= at) {
+        if self.disk_due.is_some_and(|at| now >= at) && (self.storage_has_ended() || now >= DISK_OVERDUE) {
             self.disk_due = None;
             if !storage::is_mounted(paths::STATE) {
                 let why = "on trial, and no disk by which it could be judged";
@@ -350,10 +351,14 @@ impl Runner {
 
     /// When the box has proved itself and the disk that keeps the verdict is there, whichever comes last.
     fn mark_good(&mut self, now: Duration) {
-        let storage = self.supervisor.find(STORAGE).map(|id| self.supervisor.state(id));
-        if self.supervisor.health().proven() && matches!(storage, Some(State::Done | State::Failed)) {
+        if self.supervisor.health().proven() && self.storage_has_ended() {
             self.run_again(now, MARK_GOOD);
         }
+    }
+
+    fn storage_has_ended(&self) -> bool {
+        let storage = self.supervisor.find(STORAGE).map(|id| self.supervisor.state(id));
+        matches!(storage, Some(State::Done | State::Failed))
     }
 
     fn run_again(&mut self, now: Duration, name: &str) {

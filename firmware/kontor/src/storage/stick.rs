@@ -8,12 +8,13 @@ use anyhow::{Context as _, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::chosen_disk;
+use super::{chosen_disk, is_mounted};
 
-/// Where it is mounted.
-const MOUNT_POINT: &str = "/run/kontor/stick";
-/// File systems of sticks, and with what they are mounted: the children that read have no rights; an untidy one is not repaired.
-const KINDS: [(&str, &str); 2] = [("vfat", "umask=022"), ("ext4", "noload")];
+/// Where it is mounted, in a folder of its device's name.
+const MOUNT_POINTS: &str = "/run/kontor/stick";
+/// File systems of sticks, and with what they are mounted: the children that read have no rights; an untidy one is not repaired, and
+/// one that asks for a panic gets none.
+const KINDS: [(&str, &str); 2] = [("vfat", "umask=022"), ("ext4", "noload,errors=continue")];
 /// Where on it the repository may be.
 const FOLDERS: [&str; 2] = ["", "kontor"];
 /// What makes a folder a repository.
@@ -26,21 +27,27 @@ const NEVER: [&str; 7] = ["loop", "ram", "zram", "sr", "fd", "nbd", "dm-"];
 /// # Errors
 /// When there is none; what was looked at is said.
 pub(crate) fn with_repository() -> anyhow::Result<PathBuf> {
-    let mount_point = Path::new(MOUNT_POINT);
-    fs::create_dir_all(mount_point).context(MOUNT_POINT)?;
-    release(mount_point);
     let own =
         chosen_disk().ok().and_then(|disk| Some(disk.device.file_name()?.to_string_lossy().into_owned()));
+    let devices = candidates(Path::new("/sys/class/block"), own.as_deref());
+    release_gone(&devices);
     let mut looked_at = Vec::new();
-    for device in candidates(Path::new("/sys/class/block"), own.as_deref()) {
-        if let Err(error) = attach(&Path::new("/dev").join(&device), mount_point) {
+    for device in devices {
+        let mount_point = Path::new(MOUNT_POINTS).join(&device);
+        fs::create_dir_all(&mount_point).with_context(|| mount_point.display().to_string())?;
+        // Somebody may be reading from it.
+        let is_new = !is_mounted(&mount_point.to_string_lossy());
+        if is_new && let Err(error) = attach(&Path::new("/dev").join(&device), &mount_point) {
+            release(&mount_point);
             looked_at.push(format!("{device} ({error})"));
             continue;
         }
-        if let Some(folder) = repository(mount_point) {
+        if let Some(folder) = repository(&mount_point) {
             return Ok(folder);
         }
-        release(mount_point);
+        if is_new {
+            release(&mount_point);
+        }
         looked_at.push(format!("{device} (neither {METADATA} nor kontor/{METADATA})"));
     }
     match looked_at[..] {
@@ -81,9 +88,18 @@ fn attach(device: &Path, mount_point: &Path) -> nix::Result<()> {
     Err(last)
 }
 
-/// One that is still read by somebody goes when that ends.
 fn release(mount_point: &Path) {
     let _ = umount2(mount_point, MntFlags::MNT_DETACH);
+    let _ = fs::remove_dir(mount_point);
+}
+
+/// Those that have been pulled.
+fn release_gone(devices: &[String]) {
+    for entry in fs::read_dir(MOUNT_POINTS).into_iter().flatten().flatten() {
+        if !devices.contains(&entry.file_name().to_string_lossy().into_owned()) {
+            release(&entry.path());
+        }
+    }
 }
 
 fn repository(root: &Path) -> Option<PathBuf> {

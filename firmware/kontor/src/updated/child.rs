@@ -30,6 +30,7 @@ pub(super) struct Child {
     pid: Pid,
     output: fs::File,
     unfinished: Vec<u8>,
+    has_ended: bool,
     /// When it was started, or its progress last grew.
     moved: Instant,
     /// Without any for so long it is ended.
@@ -97,6 +98,7 @@ impl Child {
             pid,
             output,
             unfinished: Vec::new(),
+            has_ended: false,
             moved: Instant::now(),
             patience: who.patience(),
             progress: None,
@@ -111,6 +113,7 @@ impl Child {
             Ok(WaitStatus::Exited(_, code)) => Some(code == 0),
             Ok(_) | Err(_) => Some(false),
         };
+        self.has_ended |= ended.is_some();
         self.hear();
         if ended.is_none() && self.moved.elapsed() > self.patience {
             self.said = format!("it brought nothing for {} s", self.patience.as_secs());
@@ -175,7 +178,10 @@ pub(super) fn read_order<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> 
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that has ended is gone already; the number is not another's, as nobody else has waited for it.
+        // The number of one that was waited for may be another's by now.
+        if self.has_ended {
+            return;
+        }
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
     }

@@ -142,10 +142,14 @@ impl Daemon {
 
     fn take_request(&mut self) {
         let Some(request) = Request::take(&self.paths.update_request()) else { return };
-        if self.child.is_some() {
+        let can_wait = request == Request::Look || matches!(self.schedule.phase(), Phase::Installing(_));
+        if self.child.is_some() && can_wait {
             self.outcome("something is under way already; ask again when it has ended".to_owned());
             return;
         }
+        // A server that takes its time must not keep an operator from another way; what has come is kept.
+        self.child = None;
+        self.schedule.interrupt();
         self.stick = request.from().map(Path::to_owned);
         let ask = match request {
             Request::Look => Ask::Look,
@@ -260,7 +264,9 @@ impl Daemon {
             Phase::Looking if success => self.look(),
             Phase::Fetching(version) if success => {
                 self.schedule.fetched(now(), true, &mut random);
-                self.tell(&fetched(version, progress));
+                if progress.is_none_or(|progress| progress.bytes > 0) {
+                    self.tell(&fetched(version, progress));
+                }
             }
             // The box restarts.
             Phase::Installing(_) if success => self.outcome("restarting".to_owned()),
@@ -320,7 +326,7 @@ impl Daemon {
     /// Tells the centre, if there is one.
     fn report(&mut self) {
         let Some(centre) = self.update().and_then(|update| update.centre.clone()) else {
-            self.reporter.problem = None;
+            self.reporter.give_up();
             return;
         };
         let Ok(journal) = store::seeded() else { return };

@@ -35,13 +35,16 @@ pub(super) enum Failure {
     Local(anyhow::Error),
     /// Server or line: later perhaps.
     Remote(anyhow::Error),
+    /// The server has less than it should: later perhaps, and otherwise as [`Self::Form`].
+    Short(anyhow::Error),
     /// This object is not what it should be, or not to be had so: another form of the image may do.
     Form(anyhow::Error),
 }
 
 impl From<Failure> for anyhow::Error {
     fn from(failure: Failure) -> Self {
-        let (Failure::Local(error) | Failure::Remote(error) | Failure::Form(error)) = failure;
+        let (Failure::Local(error) | Failure::Remote(error) | Failure::Short(error) | Failure::Form(error)) =
+            failure;
         error
     }
 }
@@ -54,6 +57,7 @@ pub(super) struct Downloads {
     pub(super) progress: Progress,
     said: Option<Instant>,
     throttle: Throttle,
+    pace: Pace,
 }
 
 impl Downloads {
@@ -66,6 +70,7 @@ impl Downloads {
             progress: Progress { bytes: 0, of: full, full },
             said: None,
             throttle: Throttle::new(order.rate_limit_kbit_s),
+            pace: Pace::new(),
         }
     }
 
@@ -116,7 +121,13 @@ impl Downloads {
     pub(super) fn pause(&self, failure: Failure, fruitful: bool, fruitless: &mut u32) -> Result<(), Failure> {
         *fruitless = if fruitful { 0 } else { *fruitless + 1 };
         match failure {
-            Failure::Remote(error) if *fruitless < ATTEMPTS => {
+            // What has come is kept; the next look may find a better way.
+            failure if self.pace.is_too_slow => Err(failure),
+            // A stick's files do not grow.
+            Failure::Short(error) if *fruitless >= ATTEMPTS || local(&self.from).is_some() => {
+                Err(Failure::Form(error))
+            }
+            Failure::Remote(error) | Failure::Short(error) if *fruitless < ATTEMPTS => {
                 eprintln!("{error:#}");
                 std::thread::sleep(PAUSE * 2_u32.pow(*fruitless));
                 Ok(())
@@ -138,7 +149,7 @@ impl Downloads {
         while *have < object.bytes {
             let limit = CHUNK.min(usize::try_from(object.bytes - *have).unwrap_or(CHUNK));
             match body.read(&mut chunk[..limit]) {
-                Ok(0) => return Err(Failure::Remote(anyhow!("the transfer ended early"))),
+                Ok(0) => return Err(Failure::Short(anyhow!("the transfer ended early"))),
                 Ok(length) => {
                     file.write_all(&chunk[..length]).map_err(disk)?;
                     let before = *have / SYNC_EVERY;
@@ -215,6 +226,8 @@ fn refused(error: HttpError) -> Failure {
             Failure::Form(anyhow::Error::new(error).context("the repository is incomplete"))
         }
         HttpError::NoRanges(_) => Failure::Form(error.into()),
+        // Some stores answer so for what they do not have; and a file may be shorter than it should be.
+        HttpError::Status(_, 403 | 416) => Failure::Short(error.into()),
         _ => Failure::Remote(error.into()),
     }
 }
@@ -223,14 +236,13 @@ fn refused(error: HttpError) -> Failure {
 pub(super) struct Metered<'a, R> {
     body: R,
     downloads: &'a mut Downloads,
-    pace: Pace,
     /// Whether the line has ended it, and not whoever reads.
     pub(super) ended: bool,
 }
 
 impl<'a, R: Read> Metered<'a, R> {
     fn new(body: R, downloads: &'a mut Downloads) -> Self {
-        Self { body, downloads, pace: Pace::new(), ended: false }
+        Self { body, downloads, ended: false }
     }
 }
 
@@ -246,7 +258,7 @@ impl<R: Read> Read for Metered<'_, R> {
         let length = read?;
         self.downloads.advance(length as u64);
         self.downloads.throttle.came(length as u64);
-        self.pace.came(length as u64).map_err(|slow| {
+        self.downloads.pace.came(length as u64).map_err(|slow| {
             self.ended = true;
             io::Error::other(slow)
         })?;
@@ -254,15 +266,16 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// Whether a server is worth waiting for.
+/// Whether a server is worth waiting for, connections that it cuts and pauses between them included.
 struct Pace {
     since: Instant,
     bytes: u64,
+    is_too_slow: bool,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { since: Instant::now(), bytes: 0 }
+        Self { since: Instant::now(), bytes: 0, is_too_slow: false }
     }
 
     fn came(&mut self, bytes: u64) -> anyhow::Result<()> {
@@ -272,7 +285,8 @@ impl Pace {
             return Ok(());
         }
         let rate = self.bytes / elapsed.as_secs().max(1);
-        ensure!(rate >= SLOWEST_BYTES_S, "rule slow retrieval: the server sends {rate} bytes a second");
+        self.is_too_slow = rate < SLOWEST_BYTES_S;
+        ensure!(!self.is_too_slow, "rule slow retrieval: the server sends {rate} bytes a second");
         *self = Self::new();
         Ok(())
     }

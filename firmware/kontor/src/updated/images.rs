@@ -4,7 +4,7 @@
 //! gives way to the full form, and says so. **Invariant:** an image has its name when its SHA-256 was the signed one, and not before.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -79,6 +79,7 @@ impl Maker {
                 eprintln!("{name}: {why:#}; fetching the whole image instead");
                 self.downloads.expect(0, whole.bytes - self.downloads.have(whole));
             }
+            self.forget_delta(image);
             self.full(image, whole, &mut target)?;
         }
         target.0.sync_all()?;
@@ -90,9 +91,17 @@ impl Maker {
 
     /// What was downloaded for an image that is finished.
     fn forget(&self, image: &Image) {
+        self.forget_delta(image);
+        if let Some(whole) = image.full() {
+            let _ = fs::remove_file(self.downloads.path(whole));
+        }
+    }
+
+    /// What was downloaded for another form than the full one takes no room beside it.
+    fn forget_delta(&self, image: &Image) {
         let chunks = image.chunks().map(|(index, _)| index);
         let patches = image.patches().map(|(_, _, patch)| patch);
-        for object in image.full().into_iter().chain(chunks).chain(patches) {
+        for object in chunks.into_iter().chain(patches) {
             let _ = fs::remove_file(self.downloads.path(object));
         }
     }
@@ -228,6 +237,9 @@ impl Maker {
             let received = chunks.receive(range, &mut body, target);
             let ended = body.ended;
             received.map_err(|error| match error {
+                Error::Io(error) if ended && error.kind() == ErrorKind::UnexpectedEof => {
+                    Failure::Short(error.into())
+                }
                 Error::Io(error) if ended => Failure::Remote(error.into()),
                 Error::Io(error) => Failure::Local(error.into()),
                 error => Failure::Form(anyhow::Error::new(error).context("rule hash")),

@@ -11,7 +11,7 @@ use kontor_status::paths::{self, Paths};
 use kontor_sys::verity;
 use kontor_trust::Folder;
 use kontor_update::journal::OnTrial;
-use kontor_update::release::Component;
+use kontor_update::release::{Component, Image};
 use kontor_update::{Choice, Release, Version, Wish, accept, choose};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,9 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     let slot = &release.slot;
     let path = places.image(&slot.sha256);
     let mut image = open_image(&path)?;
-    let target = disk.write_inactive(&mut image, slot.bytes, &slot.sha256).inspect_err(|_| discard(&path))?;
+    let target = disk
+        .write_inactive(&mut image, slot.bytes, &slot.sha256)
+        .inspect_err(|_| discard_if_wrong(&path, slot))?;
     remove_others(&release);
     let trial = OnTrial {
         version: release.version,
@@ -142,7 +144,9 @@ fn before(paths: &Paths) -> anyhow::Result<kontor_update::Health> {
         snapshot.init.is_some() && snapshot.net.is_some() && snapshot.storage.is_some(),
         "the box does not say what works now: a new release could not be judged"
     );
-    let mut before = observe::look(&snapshot, &components, facts::own_name(paths).as_deref()).now;
+    let name = facts::own_name(paths);
+    let seen = observe::look_with(&snapshot, &components, name.as_deref(), observe::ROOM_BYTES_BEFORE);
+    let mut before = seen.now;
     for name in ["service netd", "service dhcpd", "service dnsd", "disk state"] {
         before.add(name);
     }
@@ -174,7 +178,8 @@ fn place(component: &Component, places: &Places) -> anyhow::Result<PathBuf> {
     let fresh = folder.join(".new");
     let _ = fs::remove_file(&fresh);
     let mut to = File::create_new(&fresh).with_context(|| fresh.display().to_string())?;
-    let found = slots::copy(&mut from, &mut to, component.image.bytes).inspect_err(|_| discard(&source))?;
+    let found = slots::copy(&mut from, &mut to, component.image.bytes)
+        .inspect_err(|_| discard_if_wrong(&source, &component.image))?;
     if found != component.image.sha256 {
         discard(&source);
         bail!("rule hash: the image is not what the release says");
@@ -196,6 +201,11 @@ fn seal(path: &Path, component: &Component, version: Version) -> anyhow::Result<
     if found == component.verity.as_str() {
         return Ok(());
     }
+    // What it was copied from had the hash that is signed. Does what has been sealed?
+    let is_right =
+        slots::hash(&mut &file, component.image.bytes).is_ok_and(|hash| hash == component.image.sha256);
+    let _ = fs::remove_file(path);
+    ensure!(is_right, "{} reads back other bytes than were written: replace the disk", path.display());
     let reason = format!("rule seal: its image is sealed by {found}, the release says {}", component.verity);
     let remembered = format!("component {}: {reason}", component.name);
     store::change(|journal| journal.reject(store::now(), version, &remembered))?;
@@ -215,6 +225,14 @@ fn open_image(path: &Path) -> anyhow::Result<File> {
     let file = file.with_context(|| path.display().to_string())?;
     ensure!(file.metadata()?.is_file(), "{} is no file", path.display());
     Ok(file)
+}
+
+/// After an error, which may be that of the disk it was to be written to.
+fn discard_if_wrong(path: &Path, image: &Image) {
+    let found = open_image(path).and_then(|mut file| slots::hash(&mut file, image.bytes));
+    if !found.is_ok_and(|found| found == image.sha256) {
+        discard(path);
+    }
 }
 
 /// One that is not what it should be is fetched anew.

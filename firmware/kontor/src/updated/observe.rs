@@ -15,22 +15,32 @@ use crate::ctl::snapshot::Snapshot;
 const GIVEN_UP_RESTARTS: u32 = 4;
 /// Daemons of the gateway; consoles and one-shots are no reason to go back to an older release.
 const DAEMONS: [&str; 4] = ["netd", "dhcpd", "dnsd", "timed"];
-/// A file system with less is full, for those who live there: leases and settings, and what components save.
-const ROOM: [(&str, &str, u64); 2] =
-    [("room on state", paths::STATE, 2 << 20), ("room on data", paths::DATA, 16 << 20)];
+/// A release that leaves less room on `state` has filled it; what is on `data` is people's, who may fill it whenever they like.
+const ROOM_BYTES: u64 = 2 << 20;
+/// One that had hardly more before is not held against the release.
+pub(super) const ROOM_BYTES_BEFORE: u64 = 8 << 20;
 /// The box's own name is answered from memory.
 const NAME_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Looks at everything.
+/// What works with a release on trial.
 pub(super) fn look(snapshot: &Snapshot, components: &[String], own_name: Option<&str>) -> Trial {
+    look_with(snapshot, components, own_name, ROOM_BYTES)
+}
+
+/// Looks at everything; of `state` so many bytes have to be free.
+pub(super) fn look_with(
+    snapshot: &Snapshot,
+    components: &[String],
+    own_name: Option<&str>,
+    room_bytes: u64,
+) -> Trial {
     let mut trial = by_status(snapshot, components);
     if own_name.is_some_and(|name| resolver::answers(name, NAME_PATIENCE)) {
         trial.now.add("names");
     }
-    for (name, mount, bytes) in ROOM {
-        if statvfs(mount).is_ok_and(|found| found.blocks_available() * found.fragment_size() >= bytes) {
-            trial.now.add(name);
-        }
+    let free = statvfs(paths::STATE).map_or(0, |found| found.blocks_available() * found.fragment_size());
+    if free >= room_bytes {
+        trial.now.add("room on state");
     }
     trial
 }

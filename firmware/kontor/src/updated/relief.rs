@@ -12,6 +12,8 @@ use nix::sys::statvfs::statvfs;
 const LARGE_BYTES: u64 = 1 << 20;
 /// Of a file system with less than this part free.
 const FULL_PART: u64 = 8;
+/// What this release itself keeps there, however much that has become meanwhile.
+const OWN: [&str; 5] = ["dhcpd/leases.journal", "netd/", "site/", "updated/", "init/"];
 /// Directories in each other; nothing of the box's own is deeper.
 const MAX_DEPTH: usize = 16;
 
@@ -53,7 +55,9 @@ pub(super) fn relieve(root: &Path, known: &[String]) -> anyhow::Result<Vec<Strin
 }
 
 fn remove_unknown(root: &Path, known: &[String]) -> anyhow::Result<Vec<String>> {
-    let unknown: Vec<String> = large_files(root).into_iter().filter(|path| !known.contains(path)).collect();
+    let is_own = |path: &String| OWN.iter().any(|own| path.starts_with(own));
+    let unknown: Vec<String> =
+        large_files(root).into_iter().filter(|path| !known.contains(path) && !is_own(path)).collect();
     for path in &unknown {
         let path = root.join(path);
         fs::remove_file(&path).with_context(|| path.display().to_string())?;
@@ -75,6 +79,7 @@ mod tests {
         let known = large_files(root);
         assert_eq!(known, ["dhcpd/known"]);
         fs::write(root.join("dhcpd/new"), &large).unwrap();
+        fs::write(root.join("dhcpd/leases.journal"), &large).unwrap();
         fs::write(root.join("small"), b"leases").unwrap();
         // A hole takes no room.
         fs::File::create(root.join("hole")).unwrap().set_len(LARGE_BYTES).unwrap();
@@ -83,6 +88,6 @@ mod tests {
         let mut left: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["dhcpd", "hole", "link", "small"]);
-        assert!(root.join("dhcpd/known").exists());
+        assert!(root.join("dhcpd/known").exists() && root.join("dhcpd/leases.journal").exists());
     }
 }

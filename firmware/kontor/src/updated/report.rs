@@ -67,6 +67,11 @@ impl Reporter {
         }
     }
 
+    /// There is no centre any more.
+    pub(super) fn give_up(&mut self) {
+        (self.child, self.problem) = (None, None);
+    }
+
     fn failed(&mut self, now: Duration, reason: String, random: &mut impl FnMut() -> u32) {
         eprintln!("error: the centre is not told: {reason}");
         self.problem = Some(reason);

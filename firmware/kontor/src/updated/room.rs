@@ -10,6 +10,7 @@ use kontor_update::release::Object;
 use nix::fcntl::OFlag;
 use nix::sys::statvfs::statvfs;
 
+use super::held::Kind;
 use super::images::Wanted;
 use super::places::{FETCH_USER, PART, Places};
 use crate::storage::SYSTEM;
@@ -55,10 +56,11 @@ pub(super) fn keep_only(release: &Release, places: &Places) {
 
 /// Whether a release fits: its images, and the largest download beside them.
 pub(super) fn has_room(images: &[Wanted], places: &Places) -> anyhow::Result<()> {
-    let images = || images.iter().map(|wanted| &wanted.image);
-    let missing = images().filter(|image| !places.image(&image.sha256).exists());
-    // A component is copied once more when it is installed.
-    let copied = images().map(|image| image.bytes).max().unwrap_or(0);
+    let missing =
+        images.iter().map(|wanted| &wanted.image).filter(|image| !places.image(&image.sha256).exists());
+    // Components are copied once more when they are installed.
+    let components = images.iter().filter(|wanted| wanted.kind == Kind::Component);
+    let copied: u64 = components.map(|wanted| wanted.image.bytes).sum();
     let (mut need, mut largest) = (SPARE_BYTES + copied, 0);
     for image in missing {
         // Of an unfinished one, what has been written takes its room already.

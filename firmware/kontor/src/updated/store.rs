@@ -26,18 +26,20 @@ pub(super) fn now() -> u64 {
 
 /// The journal as it is; a damaged one is set aside and as good as none.
 pub(super) fn load() -> anyhow::Result<Journal> {
-    load_from(Path::new(JOURNAL))
+    load_from(Path::new(JOURNAL), Path::new(LOCK))
 }
 
-fn load_from(path: &Path) -> anyhow::Result<Journal> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Journal::default()),
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
-    let (journal, damage) = Journal::parse(&bytes);
+/// What was opened may have changed places with the spare file, and be written over meanwhile: only with the lock damage is damage.
+fn load_from(path: &Path, lock: &Path) -> anyhow::Result<Journal> {
+    if let (journal, None) = read(path)? {
+        return Ok(journal);
+    }
+    let _lock = take_lock(lock)?;
+    load_locked(path)
+}
+
+fn load_locked(path: &Path) -> anyhow::Result<Journal> {
+    let (journal, damage) = read(path)?;
     if let Some(damage) = damage {
         let aside = set_aside(path).with_context(|| path.display().to_string())?;
         eprintln!("error: the journal of updates was damaged ({damage}); kept as {}", aside.display());
@@ -45,15 +47,31 @@ fn load_from(path: &Path) -> anyhow::Result<Journal> {
     Ok(journal)
 }
 
+fn read(path: &Path) -> anyhow::Result<(Journal, Option<String>)> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Journal::default(), None)),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
+    Ok(Journal::parse(&bytes))
+}
+
+fn take_lock(lock: &Path) -> anyhow::Result<Flock<File>> {
+    if let Some(directory) = lock.parent() {
+        fs::create_dir_all(directory).with_context(|| lock.display().to_string())?;
+    }
+    let file = File::create(lock).with_context(|| lock.display().to_string())?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| lock.display().to_string())
+}
+
 /// Changes the journal durably; nothing is changed when it cannot be written.
 pub(super) fn change<T>(how: impl FnOnce(&mut Journal) -> T) -> anyhow::Result<T> {
-    let lock = Path::new(LOCK);
-    if let Some(directory) = lock.parent() {
-        fs::create_dir_all(directory).context(LOCK)?;
-    }
-    let lock = File::create(lock).context(LOCK)?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context(LOCK)?;
-    let mut journal = load()?;
+    let _lock = take_lock(Path::new(LOCK))?;
+    let mut journal = load_locked(Path::new(JOURNAL))?;
     if journal.seed == 0 {
         journal.seed = draw().context("/dev/urandom")?;
     }
@@ -87,14 +105,14 @@ mod tests {
     #[test]
     fn a_damaged_journal_is_set_aside_and_as_good_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal.json");
-        assert_eq!(load_from(&path).unwrap(), Journal::default());
+        let (path, lock) = (directory.path().join("journal.json"), directory.path().join("lock"));
+        assert_eq!(load_from(&path, &lock).unwrap(), Journal::default());
         fs::write(&path, "{\"seed\": 7").unwrap();
-        assert_eq!(load_from(&path).unwrap(), Journal::default());
+        assert_eq!(load_from(&path, &lock).unwrap(), Journal::default());
         assert_eq!(fs::read(directory.path().join("journal.json.damaged")).unwrap(), b"{\"seed\": 7");
         let mut journal = Journal { seed: 7, ..Journal::default() };
         journal.tell(1, "something");
         fs::write(&path, journal.to_json()).unwrap();
-        assert_eq!(load_from(&path).unwrap(), journal);
+        assert_eq!(load_from(&path, &lock).unwrap(), journal);
     }
 }

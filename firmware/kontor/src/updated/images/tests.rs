@@ -251,6 +251,24 @@ fn a_pack_that_is_not_there_is_done_without() {
 }
 
 #[test]
+fn what_is_shorter_than_it_should_be_is_done_without() {
+    let cut = |path: PathBuf| {
+        let bytes = fs::read(&path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    let scene = Scene::small(true, false);
+    cut(scene.object(scene.image.chunks().unwrap().1));
+    refused(&scene, "");
+    let scene = Scene::small(true, false);
+    cut(scene.object(scene.image.chunks().unwrap().0));
+    refused(&scene, "ended early");
+    let scene = Scene::small(false, true);
+    let patch = scene.object(scene.image.patches().next().unwrap().2);
+    cut(patch);
+    refused(&scene, "ended early");
+}
+
+#[test]
 fn a_changed_patch_is_refused() {
     for at in [0, 12, 100, 1000] {
         let mut scene = Scene::small(false, true);
