@@ -70,7 +70,7 @@ impl Downloads {
             progress: Progress { bytes: 0, of: full, full },
             said: None,
             throttle: Throttle::new(order.rate_limit_kbit_s),
-            pace: Pace::new(),
+            pace: Pace::default(),
         }
     }
 
@@ -118,7 +118,12 @@ impl Downloads {
     }
 
     /// After a failure: whether to try again, when a moment has passed.
-    pub(super) fn pause(&self, failure: Failure, fruitful: bool, fruitless: &mut u32) -> Result<(), Failure> {
+    pub(super) fn pause(
+        &mut self,
+        failure: Failure,
+        fruitful: bool,
+        fruitless: &mut u32,
+    ) -> Result<(), Failure> {
         *fruitless = if fruitful { 0 } else { *fruitless + 1 };
         match failure {
             // What has come is kept; the next look may find a better way.
@@ -129,7 +134,7 @@ impl Downloads {
             }
             Failure::Remote(error) | Failure::Short(error) if *fruitless < ATTEMPTS => {
                 eprintln!("{error:#}");
-                std::thread::sleep(PAUSE * 2_u32.pow(*fruitless));
+                self.pace.wait(|| std::thread::sleep(PAUSE * 2_u32.pow(*fruitless)));
                 Ok(())
             }
             failure => Err(failure),
@@ -166,11 +171,12 @@ impl Downloads {
     }
 
     /// An object from this byte on, or from its beginning.
-    fn open(&self, object: &Object, from: u64) -> Result<(u64, Box<dyn Read + Send>), Failure> {
+    fn open(&mut self, object: &Object, from: u64) -> Result<(u64, Box<dyn Read + Send>), Failure> {
         if let Some(folder) = local(&self.from) {
             return Ok((from, Box::new(part_of_file(folder, object, from)?)));
         }
-        let answer = self.client.get(&self.url(object), from).map_err(refused)?;
+        let url = self.url(object);
+        let answer = self.pace.wait(|| self.client.get(&url, from)).map_err(refused)?;
         Ok((answer.from, answer.body))
     }
 
@@ -183,7 +189,8 @@ impl Downloads {
         let body: Box<dyn Read + Send> = match local(&self.from) {
             Some(folder) => Box::new(part_of_file(folder, object, range.offset)?),
             None => {
-                let part = self.client.get_range(&self.url(object), range.offset, range.length);
+                let url = self.url(object);
+                let part = self.pace.wait(|| self.client.get_range(&url, range.offset, range.length));
                 part.map_err(refused)?
             }
         };
@@ -250,7 +257,7 @@ impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // In pieces, so that what is allowed is kept to evenly.
         let limit = buffer.len().min(CHUNK);
-        let read = self.body.read(&mut buffer[..limit]);
+        let read = self.downloads.pace.wait(|| self.body.read(&mut buffer[..limit]));
         if matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
             return read;
         }
@@ -266,28 +273,33 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// Whether a server is worth waiting for, connections that it cuts and pauses between them included.
+/// Whether a server is worth waiting for, connections that it cuts and pauses between them included; what the box does with the bytes
+/// is not the server's fault.
+#[derive(Default)]
 struct Pace {
-    since: Instant,
+    waited: Duration,
     bytes: u64,
     is_too_slow: bool,
 }
 
 impl Pace {
-    fn new() -> Self {
-        Self { since: Instant::now(), bytes: 0, is_too_slow: false }
+    /// Waits for the server.
+    fn wait<T>(&mut self, what: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = what();
+        self.waited += start.elapsed();
+        result
     }
 
     fn came(&mut self, bytes: u64) -> anyhow::Result<()> {
         self.bytes += bytes;
-        let elapsed = self.since.elapsed();
-        if elapsed < SLOW_AFTER {
+        if self.waited < SLOW_AFTER {
             return Ok(());
         }
-        let rate = self.bytes / elapsed.as_secs().max(1);
+        let rate = self.bytes / self.waited.as_secs().max(1);
         self.is_too_slow = rate < SLOWEST_BYTES_S;
         ensure!(!self.is_too_slow, "rule slow retrieval: the server sends {rate} bytes a second");
-        *self = Self::new();
+        *self = Self::default();
         Ok(())
     }
 }
@@ -314,5 +326,24 @@ impl Throttle {
             // Time in which nothing came is not caught up with.
             (self.since, self.bytes) = (Instant::now(), 0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_too_slow_by_what_it_has_been_waited_for() {
+        let after = |waited, bytes| Pace { waited, bytes, ..Pace::default() };
+        assert!(after(SLOW_AFTER - Duration::from_secs(1), 0).came(1).is_ok(), "not yet");
+        let mut pace = after(SLOW_AFTER, SLOWEST_BYTES_S * SLOW_AFTER.as_secs());
+        assert!(pace.came(1).is_ok() && pace.bytes == 0, "counted anew");
+        let mut pace = after(SLOW_AFTER, 1000);
+        let error = pace.came(1).unwrap_err().to_string();
+        assert!(
+            pace.is_too_slow && error.contains("rule slow retrieval: the server sends 8 bytes"),
+            "{error}"
+        );
     }
 }
