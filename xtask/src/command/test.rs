@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything there is to test, and one line that says how it went.
 //!
-//! Three stages: the workspace's own tests, the image, the tests that boot it. A stage that cannot run is
-//! counted as failed; a test that cannot run here is counted as skipped, with its reason, never as passed.
+//! Three stages: the workspace's own tests, the image, the tests that boot it, beside those that run in name spaces: both
+//! wait more than they work. A stage that cannot run is counted as failed; a test that cannot run here is counted as skipped, with its reason, never as passed.
 
 mod tally;
 
@@ -23,6 +23,10 @@ use crate::workspace::Workspace;
 
 /// The package whose tests boot the image.
 const QEMU_TESTS: &str = "qemu-tests";
+/// Its program that boots machines, and takes longer than all others together.
+const MACHINES: &str = "vm";
+/// Its other programs.
+const OTHERS: [&str; 4] = ["component", "harness", "peers", "reproduce"];
 /// The component that is tested.
 const SAMBA: &str = "samba";
 /// Tells the tests which image to boot.
@@ -68,13 +72,33 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     stage("tests in namespaces and QEMU");
-    cargo_test(&["--package", QEMU_TESTS], args, &variables, &mut tally)?;
+    tally.add(side_by_side(args, &variables)?);
     print!("{}", tally.summary(started.elapsed()));
     std::io::stdout().flush()?;
     if let Some(filter) = args.filter.as_ref().filter(|_| tally.is_empty()) {
         bail!("no test's name contains {filter:?}; `cargo xtask test` without it runs all");
     }
     if tally.failed > 0 { bail!("{} tests failed", tally.failed) } else { Ok(()) }
+}
+
+/// The tests of images: machines on one side, everything else on the other.
+fn side_by_side(args: &Args, variables: &[(&'static str, String)]) -> Result<Tally> {
+    let run = |targets: &[&[&str]]| {
+        let mut tally = Tally::default();
+        for target in targets {
+            let words = [&["--package", QEMU_TESTS], *target].concat();
+            cargo_test(&words, args, variables, &mut tally)?;
+        }
+        Ok::<_, anyhow::Error>(tally)
+    };
+    let mut others = vec!["--lib"];
+    OTHERS.iter().for_each(|name| others.extend(["--test", name]));
+    std::thread::scope(|scope| {
+        let machines = scope.spawn(|| run(&[&["--test", MACHINES]]));
+        let mut tally = run(&[&others, &["--doc"]])?;
+        tally.add(machines.join().map_err(|_| anyhow!("the tests of machines panicked"))??);
+        Ok(tally)
+    })
 }
 
 fn stage(name: &str) {
@@ -146,4 +170,22 @@ fn follow(from: impl Read, to: &mut impl Write, tally: &Mutex<&mut Tally>) -> Re
         tally.lock().map_err(|_| anyhow!("counting panicked"))?.line(&line);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_test_program_is_forgotten() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../qemu-tests/tests");
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut found: Vec<String> =
+            entries.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+        found.sort();
+        let mut named = OTHERS.to_vec();
+        named.push(MACHINES);
+        named.sort_unstable();
+        assert_eq!(found, named);
+    }
 }

@@ -45,6 +45,16 @@ impl Tally {
         }
     }
 
+    /// With another one.
+    pub(super) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.reasons.extend(other.reasons);
+        self.troubles.extend(other.troubles);
+        self.failures.extend(other.failures);
+    }
+
     /// Something failed that is no test.
     pub(super) fn fail(&mut self, what: &str) {
         self.failed += 1;
@@ -97,6 +107,19 @@ mod tests {
              test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
             "5 passed, 1 failed, 0 skipped",
         );
+    }
+
+    #[test]
+    fn two_runs_are_one() {
+        let tally = |lines: &str| {
+            let mut tally = Tally::default();
+            lines.lines().for_each(|line| tally.line(line));
+            tally
+        };
+        let mut one = tally("test lease ... FAILED\ntest result: FAILED. 1 passed; 1 failed; 0 ignored");
+        one.add(tally("test boot ... ignored, no image\ntest result: ok. 2 passed; 0 failed; 1 ignored"));
+        let expect = "\n=== 7 s\nskipped: boot: no image\nfailed: lease\n3 passed, 1 failed, 1 skipped\n";
+        assert_eq!(one.summary(Duration::from_secs(7)), expect);
     }
 
     #[test]
