@@ -266,29 +266,23 @@ impl<'a> Ext4<'a> {
         let inode = self.find(path)?.with_context(|| format!("{path} is missing"))?;
         ensure!(inode.kind == REGULAR, "{path} is no file");
         ensure!(inode.length == length, "{path} has {} bytes instead of {length}", inode.length);
+        // Up to the end, the seal behind it left out; what no extent has, before it and behind the last one, is a hole.
+        let end = wanted.len();
         let mut next = 0;
-        for (logical, count, physical) in &inode.extents {
-            if next >= wanted.len() as u64 {
-                break;
-            }
-            let hole = wanted.get(next as usize..wanted.len().min(*logical as usize)).unwrap_or_default();
+        for (logical, count, physical) in inode.extents.iter().copied().chain([(end as u64, 0, 0)]) {
+            let (first, place) = (usize::try_from(logical)?.min(end), usize::try_from(physical)?);
+            let hole = wanted.get(next..first).with_context(|| format!("{path}: extents out of order"))?;
             ensure!(self.are_zero(hole)?, "{path} has a hole at block {next}");
-            next = *logical;
-            if next >= wanted.len() as u64 {
-                break;
-            }
-            let place = usize::try_from(*physical)?;
+            let count = usize::try_from(count)?;
+            next = (first + count).min(end);
+            let expect = &wanted[first..next];
             // What the journal replays is never a file's content.
-            let found = self.blocks.get(place..place + *count as usize).context("beyond the end")?;
-            let expect = &wanted[next as usize..wanted.len().min((next + count) as usize)];
+            let found = self.blocks.get(place..place + count).context("beyond the end")?;
             if found.get(..expect.len()) != Some(expect) {
                 let at = found.iter().zip(expect).take_while(|(found, wanted)| found == wanted).count();
-                bail!("{path} has other bytes in block {}", next + at as u64);
+                bail!("{path} has other bytes in block {}", first + at);
             }
-            next += count;
         }
-        let hole = wanted.get(next as usize..).unwrap_or_default();
-        ensure!(self.are_zero(hole)?, "{path} has a hole at block {next}");
         Ok(())
     }
 

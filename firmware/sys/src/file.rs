@@ -15,11 +15,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 /// Any I/O error; the old file is then still in place. Only when the directory cannot be synced the new one
 /// is there already, and may be lost with the power.
 pub fn write_durable(path: &Path, content: &[u8]) -> io::Result<()> {
-    for place in [path.to_owned(), staged(path)?] {
-        if place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            set_aside(&place)?;
-        }
-    }
+    ensure_no_directories([path, &staged(path)?])?;
     replace(path, content, File::sync_all)?;
     File::open(parent(path)?)?.sync_all()
 }
@@ -33,11 +29,7 @@ pub fn write_durable(path: &Path, content: &[u8]) -> io::Result<()> {
 /// content has outgrown it.
 pub fn write_reserved(path: &Path, content: &[u8], room: usize) -> io::Result<()> {
     let spare = sibling(path, ".spare")?;
-    for place in [path, &spare] {
-        if place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            set_aside(place)?;
-        }
-    }
+    ensure_no_directories([path, &spare])?;
     // If the last exchange is not on the disk yet, what is the spare now is the file there.
     File::open(parent(path)?)?.sync_all()?;
     let mut padded = content.to_vec();
@@ -101,6 +93,15 @@ pub fn damaged(path: &Path) -> io::Result<PathBuf> {
 /// Any I/O error; the old file is then still in place.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
     replace(path, content, |_| Ok(()))
+}
+
+fn ensure_no_directories(places: [&Path; 2]) -> io::Result<()> {
+    for place in places {
+        if place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            set_aside(place)?;
+        }
+    }
+    Ok(())
 }
 
 fn replace(path: &Path, content: &[u8], finish: fn(&File) -> io::Result<()>) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Event, Failed};
+use crate::schedule::{between, pause};
 use crate::version::Version;
 
 /// Of the document.
@@ -72,7 +73,7 @@ pub struct CheckIns {
 impl CheckIns {
     /// From the start of the daemon.
     pub fn new(now: Duration, random: &mut impl FnMut() -> u32) -> Self {
-        let first = now + crate::schedule::between(FIRST, random);
+        let first = now + between(FIRST, random);
         Self { told: None, free_at: first, daily_at: first, failures: 0 }
     }
 
@@ -87,14 +88,12 @@ impl CheckIns {
     pub fn told(&mut self, now: Duration, document: CheckIn, random: &mut impl FnMut() -> u32) {
         (self.told, self.failures) = (Some(document), 0);
         self.free_at = now + PAUSE;
-        self.daily_at = now + crate::schedule::between(DAILY, random);
+        self.daily_at = now + between(DAILY, random);
     }
 
     /// It has not.
     pub fn not_told(&mut self, now: Duration, random: &mut impl FnMut() -> u32) {
-        let longest = AGAIN * 2_u32.pow(self.failures.min(MAX_DOUBLINGS));
-        self.failures = self.failures.saturating_add(1);
-        self.free_at = now + crate::schedule::between((longest / 2, longest), random);
+        self.free_at = now + pause((AGAIN, MAX_DOUBLINGS), &mut self.failures, random);
     }
 }
 

@@ -179,10 +179,19 @@ impl Schedule {
 
     fn fail(&mut self, now: Duration, random: &mut impl FnMut() -> u32) {
         (self.phase, self.asked) = (Phase::Idle, None);
-        let longest = AGAIN * 2_u32.pow(self.failures.min(MAX_DOUBLINGS));
-        self.failures = self.failures.saturating_add(1);
-        self.look_at = now + between((longest / 2, longest), random);
+        self.look_at = now + pause((AGAIN, MAX_DOUBLINGS), &mut self.failures, random);
     }
+}
+
+/// After one more failure: up to `again`, doubled with each of them, `most` times.
+pub(crate) fn pause(
+    (again, most): (Duration, u32),
+    failures: &mut u32,
+    random: &mut impl FnMut() -> u32,
+) -> Duration {
+    let longest = again * 2_u32.pow((*failures).min(most));
+    *failures = failures.saturating_add(1);
+    between((longest / 2, longest), random)
 }
 
 /// A random time between two.

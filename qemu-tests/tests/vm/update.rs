@@ -172,23 +172,17 @@ pub(crate) fn by_stick(world: &mut World) -> Result<()> {
     let stick = BlockServer::start(world.artefacts().socket("stick"), Scratch::of(image))?;
     let further_disks = vec![("stick", stick.socket().into())];
     let office = Office::boot(world, &BoxOptions { further_disks, ..BoxOptions::default() })?;
-    world.log_in(office.gateway)?;
-    world.eventually(BOOT_LIMIT, |world| {
-        let status = world.run(office.gateway, "status")?;
-        ensure!(status.contains("(good)"), "{status}");
-        Ok(())
-    })?;
-    let answer = world.run(office.gateway, "update from stick")?;
+    let gateway = office.gateway;
+    let updated = Updated { office, folder };
+    world.log_in(gateway)?;
+    updated.wait_for(world, "status", "(good)", BOOT_LIMIT)?;
+    let answer = world.run(gateway, "update from stick")?;
     ensure!(answer.contains("asked for"), "{answer}");
-    world.wait_for_line(office.gateway, "going down (Reboot)", UPDATE_LIMIT)?;
-    let ready = world.wait_for_line(office.gateway, "kontor: gateway ready", BOOT_LIMIT)?;
+    world.wait_for_line(gateway, "going down (Reboot)", UPDATE_LIMIT)?;
+    let ready = world.wait_until_ready(gateway)?;
     ensure!(ready.contains("slot b"), "{ready}");
-    world.log_in(office.gateway)?;
-    world.eventually(TRIAL_LIMIT, |world| {
-        let story = world.run(office.gateway, "update")?;
-        ensure!(story.contains("0.2.0 runs; everything that worked"), "{story}");
-        Ok(())
-    })
+    world.log_in(gateway)?;
+    updated.wait_for(world, "update", "0.2.0 runs; everything that worked", TRIAL_LIMIT).map(drop)
 }
 
 /// A release that does not work is given up by itself, is not taken again, and the reason is said.

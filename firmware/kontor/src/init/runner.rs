@@ -59,8 +59,8 @@ pub(super) struct Runner {
     next_save: Option<Duration>,
     /// Storage finished while `site` was still running: it runs once more.
     site_again: bool,
-    /// When a boot on trial must have found its disk: without it nobody judges the release.
-    disk_due: Option<Duration>,
+    /// A boot on trial has not found its disk yet: without it nobody judges the release.
+    awaits_disk: bool,
 }
 
 /// Before, a disk is late and not missing. Storage may take longer to look for it and to mend what is on it, but not for ever.
@@ -118,7 +118,7 @@ impl Runner {
             last_turn: now(),
             next_save: None,
             site_again: false,
-            disk_due: storage::boots_on_trial().then_some(DISK_DUE),
+            awaits_disk: storage::boots_on_trial(),
         })
     }
 
@@ -163,8 +163,9 @@ impl Runner {
             self.next_save = Some(now + SAVE_CLOCK_EVERY);
             self.run_again(now, CLOCK);
         }
-        if self.disk_due.is_some_and(|at| now >= at) && (self.storage_has_ended() || now >= DISK_OVERDUE) {
-            self.disk_due = None;
+        let due = if self.storage_has_ended() { DISK_DUE } else { DISK_OVERDUE };
+        if self.awaits_disk && now >= due {
+            self.awaits_disk = false;
             if !storage::is_mounted(paths::STATE) {
                 let why = "on trial, and no disk by which it could be judged";
                 self.begin_shutdown(now, Action::Reboot, why, Leave::Spent);

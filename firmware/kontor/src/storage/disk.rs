@@ -103,10 +103,14 @@ pub(super) fn wait(patience: Duration, problems: &mut Vec<String>) -> anyhow::Re
 fn scan() -> Vec<Disk> {
     let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_disk =
-        |name: &String| !["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| name.starts_with(kind));
-    let disks = names.filter(is_disk).filter_map(|name| Disk::open(&Path::new("/dev").join(name)).ok());
+    let disks = names.filter(|name| may_be_disk(name));
+    let disks = disks.filter_map(|name| Disk::open(&Path::new("/dev").join(name)).ok());
     disks.filter(Disk::is_ours).collect()
+}
+
+/// Whether a block device of this name may be a disk, or a part of one.
+pub(super) fn may_be_disk(name: &str) -> bool {
+    !["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| name.starts_with(kind))
 }
 
 /// The table of a disk; nothing when neither copy is valid.

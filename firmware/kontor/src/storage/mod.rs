@@ -32,6 +32,7 @@ use crate::init::office;
 use crate::updated;
 pub(crate) use bootstate::BootStateFile;
 pub(crate) use disk::Disk;
+pub(crate) use space::Room;
 
 /// Mount point of the `system` partition.
 pub(crate) const SYSTEM: &str = "/system";

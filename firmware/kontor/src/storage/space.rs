@@ -9,9 +9,9 @@ const FULL_BYTES: u64 = 64 << 20;
 
 /// Room on a file system, in bytes: what may still be written, and all there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
-    free: u64,
-    total: u64,
+pub(crate) struct Room {
+    pub(crate) free: u64,
+    pub(crate) total: u64,
 }
 
 /// What people are to know of it, worst last.
@@ -25,10 +25,15 @@ pub(super) enum Space {
 
 impl Room {
     /// Of a file system that is mounted; may take as long as its disk.
-    pub(super) fn on(mount: &Path) -> Option<Self> {
-        let found = statvfs(mount).ok()?;
+    pub(crate) fn on(mount: &Path) -> Option<Self> {
+        Self::read(mount).ok()
+    }
+
+    /// The same, and why it is not known.
+    pub(crate) fn read(mount: &Path) -> nix::Result<Self> {
+        let found = statvfs(mount)?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
-        Some(Self { free: bytes(found.blocks_available()), total: bytes(found.blocks()) })
+        Ok(Self { free: bytes(found.blocks_available()), total: bytes(found.blocks()) })
     }
 
     fn less_than(self, percent: u64) -> bool {

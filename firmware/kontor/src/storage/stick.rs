@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::disk::may_be_disk;
 use super::{chosen_disk, is_mounted};
 
 /// Where it is mounted, in a folder of its device's name.
@@ -19,8 +20,8 @@ const KINDS: [(&str, &str); 2] = [("vfat", "umask=022"), ("ext4", "noload,errors
 const FOLDERS: [&str; 2] = ["", "kontor"];
 /// What makes a folder a repository.
 const METADATA: &str = "metadata/timestamp.json";
-/// Block devices that are never a stick.
-const NEVER: [&str; 7] = ["loop", "ram", "zram", "sr", "fd", "nbd", "dm-"];
+/// Disks that nobody has plugged in.
+const NEVER: [&str; 2] = ["nbd", "dm-"];
 
 /// The first stick with a repository, mounted; the repository's folder.
 ///
@@ -64,7 +65,7 @@ fn candidates(class: &Path, own: Option<&str>) -> Vec<String> {
         .flatten()
         .filter(|entry| own.is_none_or(|own| !is_part_of(&entry.path(), own)))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !NEVER.iter().any(|kind| name.starts_with(kind)))
+        .filter(|name| may_be_disk(name) && !NEVER.iter().any(|kind| name.starts_with(kind)))
         .collect();
     names.sort();
     names

@@ -18,7 +18,7 @@ use kontor_sys::watch::FileWatch;
 use kontor_update::check_in::CheckIn;
 use kontor_update::release::Image;
 use kontor_update::schedule::{Action, Ask, Phase, Policy};
-use kontor_update::{Release, Schedule, Version, Wish};
+use kontor_update::{Journal, Release, Schedule, Version, Wish};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -93,7 +93,9 @@ impl Daemon {
         self.notifier.ready();
         loop {
             self.notifier.watchdog();
-            self.publish()?;
+            let journal = store::load().unwrap_or_default();
+            self.publish(&journal)?;
+            self.report(journal);
             self.wait()?;
             let signals: Vec<_> = self.signals.by_ref().collect();
             for signal in signals {
@@ -106,7 +108,6 @@ impl Daemon {
             self.take_request();
             self.hear_child();
             self.act();
-            self.report();
         }
     }
 
@@ -324,12 +325,12 @@ impl Daemon {
     }
 
     /// Tells the centre, if there is one.
-    fn report(&mut self) {
+    fn report(&mut self, journal: Journal) {
         let Some(centre) = self.update().and_then(|update| update.centre.clone()) else {
             self.reporter.give_up();
             return;
         };
-        let Ok(journal) = store::seeded() else { return };
+        let Ok(journal) = store::seeded(journal) else { return };
         let document = CheckIn {
             name: self.site.as_ref().map(|site| site.office.host_name.clone()).unwrap_or_default(),
             channel: self.channel(),
@@ -340,8 +341,7 @@ impl Daemon {
         self.reporter.turn(now(), &centre, document, &run, &mut random);
     }
 
-    fn publish(&mut self) -> anyhow::Result<()> {
-        let journal = store::load().unwrap_or_default();
+    fn publish(&mut self, journal: &Journal) -> anyhow::Result<()> {
         let update = self.update().cloned();
         let status = &mut self.status;
         status.running = self.running.facts.version.to_string();
@@ -362,8 +362,8 @@ impl Daemon {
             Phase::Installing(version) => format!("writing {version}"),
         };
         status.failed =
-            journal.failed.into_iter().map(|failed| (failed.version.to_string(), failed.reason)).collect();
-        status.story = journal.story.into_iter().map(|event| (event.at, event.text)).collect();
+            journal.failed.iter().map(|failed| (failed.version.to_string(), failed.reason.clone())).collect();
+        status.story = journal.story.iter().map(|event| (event.at, event.text.clone())).collect();
         let text = serde_json::to_vec(status)?;
         if text != self.published {
             let path = self.paths.update_status();

@@ -246,6 +246,14 @@ mod tests {
         (base, thread)
     }
 
+    const THERE: &str =
+        "HTTP/1.1 302 Found\r\nlocation: /there\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    /// An answer that has nothing but its status.
+    fn answer(status: &str) -> String {
+        format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    }
+
     fn read(answer: Answer) -> (u64, String) {
         let mut text = String::new();
         let Answer { from, mut body } = answer;
@@ -289,13 +297,11 @@ mod tests {
 
     #[test]
     fn redirections_are_followed_and_end() {
-        let there =
-            "HTTP/1.1 302 Found\r\nlocation: /there\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         let whole = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
-        let (base, server) = serve(vec![there.into(), whole.into()]);
+        let (base, server) = serve(vec![THERE.into(), whole.into()]);
         assert_eq!(read(Client::new().get(&base, 0).unwrap()), (0, "ok".into()));
         assert!(server.join().unwrap()[1].starts_with("GET /there "));
-        let (base, server) = serve(vec![there.into(); MAX_REDIRECTS + 1]);
+        let (base, server) = serve(vec![THERE.into(); MAX_REDIRECTS + 1]);
         let error = Client::new().get(&base, 0).err().unwrap().to_string();
         assert!(error.contains("from one place to the next"), "{error}");
         server.join().unwrap();
@@ -316,10 +322,7 @@ mod tests {
 
     #[test]
     fn a_document_is_sent_and_received_or_not() {
-        let answer = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        let there =
-            "HTTP/1.1 302 Found\r\nlocation: /there\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        let (base, server) = serve(vec![answer("204 No Content"), there.into(), answer("500 Oops")]);
+        let (base, server) = serve(vec![answer("204 No Content"), THERE.into(), answer("500 Oops")]);
         Client::new().post(&format!("{base}/check-in"), b"").unwrap();
         for status in [302, 500] {
             let refused = Client::new().post(&base, b"");
@@ -330,7 +333,6 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_told_from_what_went_wrong() {
-        let answer = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         let (base, server) = serve(vec![answer("404 Not Found"), answer("500 Oops")]);
         assert!(matches!(Client::new().get(&base, 0), Err(HttpError::NotFound(_))));
         assert!(matches!(Client::new().get(&base, 0), Err(HttpError::Status(_, 500))));

@@ -12,7 +12,7 @@ use kontor_sys::verity;
 use kontor_trust::Folder;
 use kontor_update::journal::OnTrial;
 use kontor_update::release::{Component, Image};
-use kontor_update::{Choice, Release, Version, Wish, accept, choose};
+use kontor_update::{Choice, Release, Sha256Hex, Version, Wish, accept, choose};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
@@ -198,7 +198,7 @@ fn seal(path: &Path, component: &Component, version: Version) -> anyhow::Result<
     let Some(found) = measured(&file).with_context(|| path.display().to_string())? else {
         return sealed.with_context(|| format!("cannot seal {}", path.display()));
     };
-    if found == component.verity.as_str() {
+    if found == component.verity {
         return Ok(());
     }
     // What it was copied from had the hash that is signed. Does what has been sealed?
@@ -213,9 +213,8 @@ fn seal(path: &Path, component: &Component, version: Version) -> anyhow::Result<
 }
 
 /// By what the kernel knows a sealed file.
-fn measured(file: &File) -> std::io::Result<Option<String>> {
-    let digest = verity::measure(file)?;
-    Ok(digest.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+fn measured(file: &File) -> std::io::Result<Option<Sha256Hex>> {
+    Ok(verity::measure(file)?.map(|digest| Sha256Hex::from_bytes(&digest)))
 }
 
 /// An image as a child has left it: an ordinary file, or nothing.
@@ -247,7 +246,7 @@ fn is_there(path: &Path, component: &Component) -> anyhow::Result<bool> {
         return Ok(false);
     }
     if let Some(found) = measured(&file).with_context(|| path.display().to_string())? {
-        return Ok(found == component.verity.as_str());
+        return Ok(found == component.verity);
     }
     Ok(slots::hash(&mut file, component.image.bytes).is_ok_and(|found| found == component.image.sha256))
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use kontor_status::{InitStatus, ServiceState, WanState, paths};
 use kontor_update::Health;
 use kontor_update::health::{COMPONENT, Trial};
-use nix::sys::statvfs::statvfs;
 
 use super::resolver;
 use crate::ctl::snapshot::Snapshot;
+use crate::storage::Room;
 
 /// A service that has been started this often and is down again has given up, as far as a release on trial is concerned.
 const GIVEN_UP_RESTARTS: u32 = 4;
@@ -38,8 +38,7 @@ pub(super) fn look_with(
     if own_name.is_some_and(|name| resolver::answers(name, NAME_PATIENCE)) {
         trial.now.add("names");
     }
-    let free = statvfs(paths::STATE).map_or(0, |found| found.blocks_available() * found.fragment_size());
-    if free >= room_bytes {
+    if Room::on(paths::STATE.as_ref()).is_some_and(|room| room.free >= room_bytes) {
         trial.now.add("room on state");
     }
     trial

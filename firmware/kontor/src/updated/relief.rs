@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use nix::sys::statvfs::statvfs;
+
+use crate::storage::Room;
 
 /// What the box itself keeps there is smaller, with few exceptions: the journal of updates knows those that were there before.
 const LARGE_BYTES: u64 = 1 << 20;
@@ -47,8 +48,8 @@ fn walk(directory: &Path, device: u64, depth: usize, found: &mut Vec<PathBuf>) {
 /// # Errors
 /// When the file system cannot be asked, or a file not be removed.
 pub(super) fn relieve(root: &Path, known: &[String]) -> anyhow::Result<Vec<String>> {
-    let room = statvfs(root).with_context(|| root.display().to_string())?;
-    if room.blocks_available() >= room.blocks() / FULL_PART {
+    let room = Room::read(root).with_context(|| root.display().to_string())?;
+    if room.free >= room.total / FULL_PART {
         return Ok(Vec::new());
     }
     remove_unknown(root, known)

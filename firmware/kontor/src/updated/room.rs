@@ -8,12 +8,11 @@ use anyhow::{Context as _, ensure};
 use kontor_update::Release;
 use kontor_update::release::Object;
 use nix::fcntl::OFlag;
-use nix::sys::statvfs::statvfs;
 
 use super::held::Kind;
 use super::images::Wanted;
 use super::places::{FETCH_USER, PART, Places};
-use crate::storage::SYSTEM;
+use crate::storage::{Room, SYSTEM};
 
 /// What must stay free on `system` for its own file system.
 const SPARE_BYTES: u64 = 16 << 20;
@@ -68,8 +67,7 @@ pub(super) fn has_room(images: &[Wanted], places: &Places) -> anyhow::Result<()>
         need += image.bytes.saturating_sub(part);
         largest = image.full().map_or(0, |object| missing_of(object, places)).max(largest);
     }
-    let found = statvfs(SYSTEM).context(SYSTEM)?;
-    let free = found.blocks_available() * found.fragment_size();
+    let free = Room::read(SYSTEM.as_ref()).context(SYSTEM)?.free;
     let need = need + largest;
     ensure!(
         free >= need,

@@ -80,9 +80,8 @@ pub(super) fn change<T>(how: impl FnOnce(&mut Journal) -> T) -> anyhow::Result<T
     Ok(result)
 }
 
-/// The journal with the seed that is drawn once.
-pub(super) fn seeded() -> anyhow::Result<Journal> {
-    let journal = load()?;
+/// A journal that was loaded, with the seed that is drawn once.
+pub(super) fn seeded(journal: Journal) -> anyhow::Result<Journal> {
     if journal.seed == 0 { change(|journal| journal.clone()) } else { Ok(journal) }
 }
 

@@ -22,6 +22,13 @@ use super::states::{Phase, phases};
 pub(super) const EACH: usize = 2;
 const GRUB_LIMIT: Duration = Duration::from_secs(120);
 
+/// A machine that is on with a disk that a cut has left, and what it has to find there.
+struct Inserted {
+    picture: Picture,
+    verdict: Verdict,
+    environment: Environment,
+}
+
 /// Boots one state after the other.
 pub(super) struct Booter {
     gateway: BoxId,
@@ -53,14 +60,8 @@ impl Booter {
     }
 
     /// GRUB chooses, as often as one state is booted.
-    pub(super) fn choose(
-        &mut self,
-        world: &mut World,
-        checker: &Checker,
-        (position, cut): CutPoint,
-    ) -> Result<()> {
-        let (picture, verdict) = self.insert(world, checker, (position, cut))?;
-        let mut environment = Checker::environment(&self.film, &picture)?;
+    pub(super) fn choose(&mut self, world: &mut World, checker: &Checker, point: CutPoint) -> Result<()> {
+        let Inserted { verdict, mut environment, .. } = self.insert(world, checker, point)?;
         for number in 0..EACH {
             if number > 0 {
                 world.vm(self.gateway).qmp()?.execute("system_reset", &serde_json::json!({}))?;
@@ -70,34 +71,23 @@ impl Booter {
             self.boots += 1;
         }
         self.states += 1;
-        *self.kinds.entry((phases(&self.film)(position), verdict.boot)).or_insert(0) += 1;
+        *self.kinds.entry((phases(&self.film)(point.0), verdict.boot)).or_insert(0) += 1;
         world.vm(self.gateway).power_cut()
     }
 
     /// The box comes up as a whole.
-    pub(super) fn serve(
-        &mut self,
-        world: &mut World,
-        checker: &Checker,
-        (position, cut): CutPoint,
-    ) -> Result<()> {
-        let (picture, verdict) = self.insert(world, checker, (position, cut))?;
-        let mut environment = Checker::environment(&self.film, &picture)?;
+    pub(super) fn serve(&mut self, world: &mut World, checker: &Checker, point: CutPoint) -> Result<()> {
+        let Inserted { picture, verdict, mut environment } = self.insert(world, checker, point)?;
         let slot = self.compare(world, &mut environment)?;
         let which = checker.release_in(&picture, slot)?;
-        self.come_up(world, checker, position, which).with_context(|| format!("{verdict:?}"))?;
+        self.come_up(world, checker, point.0, which).with_context(|| format!("{verdict:?}"))?;
         self.boots += 1;
         self.full += 1;
         world.vm(self.gateway).power_cut()
     }
 
     /// Switches the machine on with the disk that this cut has left.
-    fn insert(
-        &self,
-        world: &mut World,
-        checker: &Checker,
-        (position, cut): CutPoint,
-    ) -> Result<(Picture, Verdict)> {
+    fn insert(&self, world: &mut World, checker: &Checker, (position, cut): CutPoint) -> Result<Inserted> {
         let picture = Projector::new(&self.film).cut(position, cut);
         let verdict = checker.check(&self.film, &picture, position)?;
         *self.disk.backend() = ServedDisk::Left(LeftDisk::new(self.film.clone(), picture.clone()));
@@ -106,7 +96,8 @@ impl Booter {
         }
         world.vm(self.gateway).serial.skip();
         world.power_on(self.gateway)?;
-        Ok((picture, verdict))
+        let environment = Checker::environment(&self.film, &picture)?;
+        Ok(Inserted { picture, verdict, environment })
     }
 
     /// GRUB starts what the model says, and leaves the boot state as the model does.
