@@ -10,7 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use kontor_update::Version;
 
 use super::release::{Folder, SourceFacts};
-use super::{objects, root};
+use super::{git, objects, root};
 use crate::archive::keep::Archive;
 use crate::image::process;
 
@@ -115,12 +115,6 @@ fn keep_older(archive: &Archive, name: &str, older: &Folder) -> Result<()> {
         archive.place(&format!("{name}/{}.json", release.product), &release.to_json())?;
     }
     Ok(())
-}
-
-fn git(tree: &Utf8Path, arguments: &[&str]) -> Result<Vec<u8>> {
-    let mut command = Command::new("git");
-    command.current_dir(tree).args(arguments);
-    process::run(command)
 }
 
 fn toolchain() -> Result<Vec<u8>> {

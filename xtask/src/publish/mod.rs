@@ -31,6 +31,13 @@ pub fn now() -> Result<u64> {
     Ok(now.context("the clock is before 1970")?.as_secs())
 }
 
+/// What git says of a source tree.
+pub(crate) fn git(tree: &Utf8Path, arguments: &[&str]) -> Result<Vec<u8>> {
+    let mut command = std::process::Command::new("git");
+    command.current_dir(tree).args(arguments);
+    crate::image::process::run(command)
+}
+
 /// As tough wants it.
 pub(crate) fn timestamp(seconds: u64) -> Result<jiff::Timestamp> {
     jiff::Timestamp::from_second(i64::try_from(seconds)?).context("a time out of range")

@@ -3,7 +3,6 @@
 //! The folder is what `publish` takes. The same images give the same bytes in it.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -171,8 +170,8 @@ impl SourceFacts {
     /// When a lock cannot be read.
     pub fn read(workspace: &Workspace) -> Result<Self> {
         let git = |arguments: &[&str]| -> Option<String> {
-            let output = Command::new("git").current_dir(workspace.root()).args(arguments).output().ok()?;
-            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+            let output = super::git(workspace.root(), arguments).ok()?;
+            Some(String::from_utf8_lossy(&output).trim().to_owned())
         };
         Ok(Self {
             commit: git(&["rev-parse", "HEAD"]),
