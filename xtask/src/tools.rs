@@ -54,7 +54,16 @@ impl Tools {
         cache: &Cache,
         target_dir: impl AsRef<Utf8Path>,
     ) -> Result<Self> {
-        let packages = lock.set(set)?;
+        Self::of_packages(set, lock.set(set)?, cache, target_dir)
+    }
+
+    /// The same of these packages, which are known as `set`.
+    pub fn of_packages(
+        set: &str,
+        packages: &[LockedPackage],
+        cache: &Cache,
+        target_dir: impl AsRef<Utf8Path>,
+    ) -> Result<Self> {
         let folder = std::path::absolute(target_dir.as_ref().join("tools"))?;
         let folder = Utf8PathBuf::try_from(folder)?;
         // The loader takes a list of folders, and knows no way to quote (ld.so(8), `--library-path`).

@@ -21,6 +21,7 @@ use crate::image::{archive, disk, process};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
+mod bytecode;
 pub mod declaration;
 
 /// The product whose release day is the time stamp of everything in a component.
@@ -32,7 +33,7 @@ const PARTS: &str = "parts.json";
 /// whole clusters and move everything behind them, and an update would fetch more than twice as much (`docs/benchmarks.md`).
 const EROFS_COMPRESSION: Option<&str> = None;
 /// Raise it when the code below changes what it makes.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What an image is to be made of.
 #[derive(Debug)]
@@ -180,6 +181,8 @@ impl Builder<'_> {
         )?;
         let mut tree = Tree::default();
         unpacked.into_iter().try_for_each(|package| package.add_to(&mut tree))?;
+        let unpacked = Tools::of_packages(source.name(), &source.packages, self.cache, self.target)?;
+        bytecode::compile(&mut tree, &unpacked)?;
         base::declare(&mut tree, &declaration.root, &declaration.files)?;
         let manifest = Node::file(declaration.manifest_text.clone().into_bytes(), 0o644, declaration::FILE);
         tree.insert(MANIFEST_PATH, manifest)?;
