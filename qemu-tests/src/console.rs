@@ -10,6 +10,8 @@ use crate::world::{BoxId, World};
 /// From power-on to a working gateway: ~20 s by emulation on an idle machine; the rest is room for loaded ones.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// One answer of the console.
+/// What Ctrl-C sends.
+const INTERRUPT: &str = "\u{3}";
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// The operator's password in tests.
@@ -129,10 +131,26 @@ impl World {
     /// # Errors
     /// When no prompt follows.
     pub fn shell(&mut self, id: BoxId, line: &str) -> Result<String> {
+        self.shell_within(id, line, ANSWER_LIMIT)
+    }
+
+    /// The same of a line that takes its time; one that takes more than `limit` is interrupted.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`.
+    pub fn shell_within(&mut self, id: BoxId, line: &str, limit: Duration) -> Result<String> {
         self.vm(id).serial.skip();
         self.vm(id).serial.send(&format!("{line}\r"))?;
-        let said = self.expect(id, ROOT_PROMPT, ANSWER_LIMIT).with_context(|| format!("run {line:?}"))?;
-        Ok(output_of_command(&said, ROOT_PROMPT))
+        match self.expect(id, ROOT_PROMPT, limit) {
+            Ok(said) => Ok(output_of_command(&said, ROOT_PROMPT)),
+            Err(error) => {
+                self.vm(id).serial.send(INTERRUPT)?;
+                self.expect(id, ROOT_PROMPT, ANSWER_LIMIT)
+                    .context("interrupt it")
+                    .map_or_else(Err, |_| Err(error))
+                    .with_context(|| format!("run {line:?}"))
+            }
+        }
     }
 }
 

@@ -49,6 +49,9 @@ impl Equipment {
 pub struct BoxOptions {
     /// RAM.
     pub memory_mib: u32,
+    /// How many processors it has. With several, QEMU itself may end while an emulated machine restarts (the assertion
+    /// `iotlb_to_section`): they are for tests without restarts.
+    pub processors: u8,
     /// UEFI instead of BIOS.
     pub uefi: bool,
     /// The board it mimics.
@@ -69,6 +72,7 @@ impl Default for BoxOptions {
     fn default() -> Self {
         Self {
             memory_mib: 512,
+            processors: 1,
             uefi: false,
             mimic: Mimic::default(),
             site: Some(crate::console::site_with_operator("")),
@@ -134,6 +138,7 @@ impl Vm {
         let machine = Machine {
             mimic: options.mimic.clone(),
             memory_mib: options.memory_mib,
+            processors: options.processors,
             firmware,
             disk: image,
             nics,

@@ -40,6 +40,8 @@ pub struct Machine {
     pub mimic: Mimic,
     /// RAM.
     pub memory_mib: u32,
+    /// How many processors it has.
+    pub processors: u8,
     /// Boot firmware.
     pub firmware: Firmware,
     /// Raw disk image; the machine writes to it.
@@ -135,7 +137,8 @@ impl Machine {
         args.words(&["-nodefaults", "-no-user-config", "-display", "none"]);
         self.mimic.push_machine(&mut args);
         args.pair("-m", format!("{}M", self.memory_mib));
-        args.words(&["-smp", "2", "-accel", self.accel.argument(), "-cpu", self.accel.cpu()]);
+        args.pair("-smp", self.processors.to_string());
+        args.words(&["-accel", self.accel.argument(), "-cpu", self.accel.cpu()]);
         self.firmware.push_args(&mut args);
         self.push_disk(&mut args);
         self.push_serial(&mut args);

@@ -11,8 +11,13 @@ pub(crate) fn first_of(service: &str) -> String {
     format!("$(head -n 1 /sys/fs/cgroup/kontor/{service}/cgroup.procs)")
 }
 
+/// What runs beside each other on two processors finds more races.
+fn busy_machine() -> BoxOptions {
+    BoxOptions { processors: 2, ..BoxOptions::default() }
+}
+
 pub(crate) fn every_daemon_killed(world: &mut World) -> Result<()> {
-    let scene = Scene::open(world, BoxOptions::default())?;
+    let scene = Scene::open(world, busy_machine())?;
     for service in ["netd", "dhcpd", "dnsd", "timed", "modules", "console-tty0"] {
         scene.shell(world, &format!("kill -9 {}", first_of(service)))?;
         world.echo(scene.connection, service.as_bytes())?;
@@ -37,7 +42,7 @@ pub(crate) fn every_daemon_killed(world: &mut World) -> Result<()> {
 }
 
 pub(crate) fn stopped_daemons(world: &mut World) -> Result<()> {
-    let scene = Scene::open(world, BoxOptions::default())?;
+    let scene = Scene::open(world, busy_machine())?;
     let services = ["netd", "dhcpd", "dnsd", "timed", "modules", "console-tty0"];
     for service in services {
         scene.shell(world, &format!("kill -STOP {}", first_of(service)))?;
@@ -91,7 +96,7 @@ pub(crate) fn little_memory(world: &mut World) -> Result<()> {
 }
 
 pub(crate) fn fork_bomb(world: &mut World) -> Result<()> {
-    let scene = Scene::open(world, BoxOptions::default())?;
+    let scene = Scene::open(world, busy_machine())?;
     let bomb = |group: &str| {
         format!(
             "sh -c 'echo $$ > /sys/fs/cgroup/kontor/{group}/cgroup.procs; b() {{ b | b & }}; b' 2>/dev/null &"
@@ -116,7 +121,7 @@ pub(crate) fn fork_bomb(world: &mut World) -> Result<()> {
 }
 
 pub(crate) fn memory_hog(world: &mut World) -> Result<()> {
-    let scene = Scene::open(world, BoxOptions::default())?;
+    let scene = Scene::open(world, busy_machine())?;
     let hog = |group: &str| {
         format!(
             "sh -c 'echo $$ > /sys/fs/cgroup/kontor/{group}/cgroup.procs; x=xxxxxxxx; while :; do x=$x$x; done' &"

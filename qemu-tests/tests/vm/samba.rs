@@ -52,21 +52,17 @@ pub(crate) fn options() -> BoxOptions {
 /// Waits in the box, so that asking costs it little.
 pub(crate) fn wait_until_up(scene: &Scene, world: &mut World) -> Result<()> {
     let state = "kontor ctl status | grep '^samba ' | grep -q ' running '";
-    let line = format!("until {state}; do sleep 3; done; echo 'samba'' is up'");
-    let gateway = scene.office.gateway;
-    world.vm(gateway).serial.send(&format!("{line}\r"))?;
-    if let Err(error) = world.expect(gateway, "samba is up", START_LIMIT) {
-        world.vm(gateway).serial.send("\u{3}")?;
-        world.expect(gateway, "root# ", Office::LEASE_LIMIT)?;
+    let line = format!("until {state}; do sleep 3; done");
+    if let Err(error) = scene.shell_within(world, &line, START_LIMIT) {
         let said = scene.shell(world, "kontor ctl status; kontor ctl logs samba -n 60")?;
         return Err(error.context(said));
     }
-    world.expect(gateway, "root# ", Office::LEASE_LIMIT).map(drop)
+    Ok(())
 }
 
 /// Runs a line in the root shell that must succeed; what it printed.
 pub(crate) fn shell(scene: &Scene, world: &mut World, line: &str) -> Result<String> {
-    let said = scene.shell(world, &format!("{line}; echo \"rc $?\""))?;
+    let said = scene.shell_within(world, &format!("{line}; echo \"rc $?\""), START_LIMIT)?;
     ensure!(said.contains("rc 0"), "{line}: {said}");
     Ok(said)
 }

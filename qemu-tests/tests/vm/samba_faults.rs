@@ -70,8 +70,12 @@ impl Domain {
     fn serves(&self, world: &mut World) -> Result<()> {
         samba::speaks_smb(&self.scene, world)?;
         samba::shell(&self.scene, world, "kontor ctl samba wbinfo --ping")?;
-        let users = samba::shell(&self.scene, world, "kontor ctl samba user list")?;
-        ensure!(users.lines().any(|user| user.trim() == samba::USER), "{users}");
+        // Not by samba-tool, which takes ten times as long to ask the same database.
+        let database = "kontor ctl samba ldbsearch -H /var/lib/samba/private/sam.ldb";
+        let line = format!("{database} sAMAccountName={} sAMAccountName", samba::USER);
+        let users = samba::shell(&self.scene, world, &line)?;
+        let user = format!("sAMAccountName: {}", samba::USER);
+        ensure!(users.lines().any(|line| line.trim() == user), "{users}");
         let status = self.scene.shell(world, "kontor ctl status | grep '^samba '")?;
         ensure!(status.contains("serves as dc"), "{status}");
         self.office_is_unharmed(world)

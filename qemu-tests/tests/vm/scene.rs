@@ -64,6 +64,11 @@ impl Scene {
         world.shell(self.office.gateway, line)
     }
 
+    /// The same of a line that may take so long.
+    pub(crate) fn shell_within(&self, world: &mut World, line: &str, limit: Duration) -> Result<String> {
+        world.shell_within(self.office.gateway, line, limit)
+    }
+
     /// Leases, names, and the connection from before the fault.
     pub(crate) fn still_serves(&self, world: &mut World) -> Result<()> {
         let lease = world.pc(self.office.pc).lease().context("the PC has no lease")?.clone();
@@ -101,11 +106,16 @@ impl Scene {
         pattern: &str,
         seen: usize,
     ) -> Result<String> {
+        let lines = format!("kontor ctl logs {service} -n 2000 | grep");
+        // The box waits by itself: asked again and again through its console, it would do little else.
+        let wait =
+            format!("until [ $({lines} -c '{pattern}') -gt {seen} ]; do sleep 1; done; {lines} '{pattern}'");
         world.eventually(limit, |world| {
-            let log = self.shell(world, &format!("kontor ctl logs {service} -n 2000 | grep '{pattern}'"))?;
-            let lines: Vec<&str> = log.lines().filter(|line| line.contains(pattern)).collect();
-            ensure!(lines.len() > seen, "no {pattern:?} in the log of {service}:\n{log}");
-            Ok(lines[seen].to_owned())
+            let log = self.shell_within(world, &wait, limit)?;
+            let mut found = log.lines().filter(|line| line.contains(pattern));
+            let line =
+                found.nth(seen).with_context(|| format!("no {pattern:?} in the log of {service}:\n{log}"));
+            line.map(str::to_owned)
         })
     }
 

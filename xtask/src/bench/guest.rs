@@ -320,6 +320,7 @@ fn command(
     let machine = Machine {
         mimic: Mimic::default(),
         memory_mib: setup.memory_mib,
+        processors: 2,
         firmware: Firmware::SeaBios,
         disk: setup.disk.clone().unwrap_or_else(|| "/dev/null".into()),
         nics: vec![nic(1, Backend::None), nic(2, Backend::Stream(listeners.path("lan")))],

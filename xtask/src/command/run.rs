@@ -176,6 +176,7 @@ fn boot(args: &Args, office: &Office, built: &BuiltImage, folder: &Path) -> Resu
         nics: nics(&office.board, backends),
         mimic,
         memory_mib: args.memory,
+        processors: 2,
         firmware,
         disk: image,
         serial: if watched { Serial::Output } else { Serial::Terminal },

@@ -8,6 +8,7 @@ fn machine() -> Machine {
     Machine {
         mimic: Mimic::default(),
         memory_mib: 512,
+        processors: 2,
         firmware: Firmware::SeaBios,
         disk: "/tmp/a,b.img".into(),
         nics: vec![
