@@ -80,6 +80,7 @@ impl Draft {
             epoch_s: u64::from(built.release.epoch_s),
             security_epoch: built.release.security_epoch,
             from_minimum: "0.0.0".parse()?,
+            state_schema: kontor_migrate::TABLE.span(),
             changelog: "- under test".to_owned(),
             slot: compress(&read(&built.slot_image)?, folder)?,
             components: built.components.iter().map(component).collect::<Result<_>>()?,

@@ -9,6 +9,9 @@ pub struct UpdateStatus {
     pub running: String,
     /// Whether its releases are signed with keys of a development machine.
     pub development: bool,
+    /// The schema of what the box keeps, and which ones the release reads; for people.
+    #[serde(default)]
+    pub state: Option<String>,
     /// Where releases come from; nothing when the site file names no place.
     pub repository: Option<String>,
     /// The channel followed there.

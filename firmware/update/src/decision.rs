@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use kontor_migrate::Span;
+
 use crate::channel::{Channel, place};
 use crate::release::Release;
 use crate::version::Version;
@@ -19,6 +21,8 @@ pub struct Facts {
     pub version: Version,
     /// Security epoch of what runs.
     pub security_epoch: u32,
+    /// Schemas of the state that what runs can read.
+    pub state_schema: Span,
     /// Drawn once; decides when it has its turn.
     pub seed: u64,
     /// Versions that have failed on this box.
@@ -66,6 +70,13 @@ pub enum Refusal {
         /// The running one's.
         ours: u32,
     },
+    /// There is no schema of the state that both it and what runs can read.
+    StateSchema {
+        /// The release's.
+        theirs: Span,
+        /// The running one's.
+        ours: Span,
+    },
     /// The way from the running version leads over another.
     From(Version),
     /// It is older, and what runs is not withdrawn.
@@ -92,6 +103,11 @@ impl fmt::Display for Refusal {
             Self::SecurityEpoch { theirs, ours } => {
                 write!(f, "rule security epoch: the release has {theirs}, what runs has {ours}")
             }
+            Self::StateSchema { theirs, ours } => write!(
+                f,
+                "rule state schema: the release reads schema {theirs} of what this box keeps, what runs reads {ours}; a \
+                 release between them has to be installed first"
+            ),
             Self::From(minimum) => write!(f, "rule minimum version: {minimum} must be installed first"),
             Self::Older(version) => {
                 write!(f, "rule downgrade: {version} is older than what runs, which is not withdrawn")
@@ -170,6 +186,9 @@ pub fn accept(facts: &Facts, release: &Release, chosen: Version, wish: Wish) -> 
     if facts.version < release.from_minimum {
         return Err(Refusal::From(release.from_minimum));
     }
+    if !release.state_schema.meets(facts.state_schema) {
+        return Err(Refusal::StateSchema { theirs: release.state_schema, ours: facts.state_schema });
+    }
     let asked_major = matches!(wish, Wish::Operator { major: Some(major) } if major == release.version.major);
     if release.version.major != facts.version.major && !asked_major {
         return Err(Refusal::Major(release.version));
@@ -190,6 +209,7 @@ mod tests {
             board: "qemu".into(),
             version: version.parse().unwrap(),
             security_epoch: 1,
+            state_schema: Span::default(),
             seed: 7,
             failed: Vec::new(),
         }
@@ -286,6 +306,10 @@ mod tests {
         check(
             &|release| release.security_epoch = 0,
             "rule security epoch: the release has 0, what runs has 1",
+        );
+        check(
+            &|release| release.state_schema = Span { oldest: 2, newest: 3 },
+            "rule state schema: the release reads schema 2 to 3 of what this box keeps, what runs reads 1;",
         );
         check(&|release| release.from_minimum = version("0.1.5"), "rule minimum version: 0.1.5 must be");
         assert_eq!(accept(&facts("0.1.0"), &release("0.2.0"), version("0.2.0"), Wish::Automatic), Ok(()));

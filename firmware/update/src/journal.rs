@@ -9,6 +9,9 @@
 //!
 //! A lost or damaged journal is an empty one: then a release that is booted is simply the one that runs.
 
+use std::collections::BTreeMap;
+
+use kontor_migrate::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
@@ -31,6 +34,10 @@ pub struct Journal {
     pub seed: u64,
     /// A release that is written and has not proved itself.
     pub trial: Option<OnTrial>,
+    /// Which schemas of the state the releases in the slots read, by the slots' letters, as far as it is known.
+    pub reads: BTreeMap<String, Span>,
+    /// A release for which the state is brought to another schema before it is installed.
+    pub awaited: Option<Awaited>,
     /// Releases that did not work here.
     pub failed: Vec<Failed>,
     /// What happened, newest last.
@@ -58,6 +65,19 @@ pub struct OnTrial {
     /// Why it is given up, once that is decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+}
+
+/// A release that cannot read the state as it is; what runs can bring the state to what it reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Awaited {
+    /// Its version.
+    pub version: Version,
+    /// Schemas of the state that it reads.
+    pub reads: Span,
+    /// The major version that an operator had asked for.
+    #[serde(default)]
+    pub major: Option<u32>,
 }
 
 /// A release that did not work.
@@ -175,6 +195,28 @@ impl Journal {
         self.failed.retain(|failed| failed.version != trial.version);
         self.tell(at, format!("{} is written to slot {}; restarting", trial.version, trial.slot));
         self.trial = Some(trial);
+        self.awaited = None;
+    }
+
+    /// The state has to be brought to what a release reads, at the next boot; then the release can be installed.
+    pub fn wait_for_schema(&mut self, at: u64, awaited: Awaited) {
+        let Awaited { version, reads, .. } = &awaited;
+        self.tell(
+            at,
+            format!("{version} reads schema {reads} of what this box keeps, which is brought to that; restarting"),
+        );
+        self.awaited = Some(awaited);
+    }
+
+    /// Something else than this release is to be installed, or nothing: what is kept for it need not wait any longer.
+    pub fn wait_only_for(&mut self, version: Option<Version>) {
+        self.awaited.take_if(|awaited| Some(awaited.version) != version);
+    }
+
+    /// An operator goes back to the release in the other slot.
+    pub fn go_back(&mut self, at: u64, running: Version, reason: &str) {
+        self.tell(at, format!("an operator has gone back from {running} to the other slot; restarting"));
+        self.reject(at, running, reason);
     }
 
     /// The release on trial works.
@@ -276,6 +318,22 @@ mod tests {
         assert_eq!((journal.trial.clone(), journal.failed.len()), (None, 0));
         let (read, damage) = Journal::parse(&journal.to_json());
         assert_eq!((read, damage), (journal, None));
+    }
+
+    #[test]
+    fn the_state_waits_for_one_release_and_no_longer() {
+        let mut journal = Journal::default();
+        let awaited = Awaited { version: trial().version, reads: Span { oldest: 1, newest: 1 }, major: None };
+        journal.wait_for_schema(1, awaited.clone());
+        journal.wait_only_for(Some(trial().version));
+        assert_eq!(journal.awaited, Some(awaited.clone()));
+        journal.begin(2, trial());
+        assert_eq!(journal.awaited, None);
+        journal.wait_for_schema(3, awaited);
+        journal.wait_only_for(None);
+        assert_eq!(journal.awaited, None);
+        journal.go_back(4, trial().version, "asked for");
+        assert_eq!(journal.failed_versions(), [trial().version]);
     }
 
     #[test]

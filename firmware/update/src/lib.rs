@@ -18,6 +18,7 @@ pub use decision::{Choice, Facts, Refusal, Wish, accept, choose};
 pub use digest::Sha256Hex;
 pub use health::{Health, Looks, Sentence, Verdict, judge};
 pub use journal::Journal;
+pub use kontor_migrate::Span;
 pub use release::Release;
 pub use schedule::Schedule;
 pub use version::Version;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use kontor_migrate::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Hex;
@@ -39,6 +40,9 @@ pub struct Release {
     pub security_epoch: u32,
     /// Boxes with an older version need another release first.
     pub from_minimum: Version,
+    /// Schemas of a box's state that it reads. Manifests from before there were several do not say so.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub state_schema: Span,
     /// What is new, for operators.
     #[serde(default)]
     pub changelog: String,
@@ -50,6 +54,10 @@ pub struct Release {
     /// Of what it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sbom: Option<Object>,
+}
+
+fn is_first(span: &Span) -> bool {
+    *span == Span::default()
 }
 
 /// A file of the repository, `objects/SHA256`.
@@ -172,6 +180,10 @@ impl Release {
         }
         if self.boards.is_empty() {
             return Err("it serves no board".to_owned());
+        }
+        let Span { oldest, newest } = self.state_schema;
+        if oldest == 0 || newest < oldest {
+            return Err(format!("it reads the state's schemas from {oldest} to {newest}"));
         }
         for (position, component) in self.components.iter().enumerate() {
             if !is_name(&component.name) {

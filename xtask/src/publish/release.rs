@@ -79,6 +79,8 @@ pub fn assemble(built: &BuiltImage, options: &Options) -> Result<Release> {
         epoch_s: u64::from(named.epoch_s),
         security_epoch: named.security_epoch,
         from_minimum: options.from_minimum,
+        // The program is built from the same sources, without its features for tests.
+        state_schema: kontor_migrate::TABLE.span(),
         changelog: options.changelog.clone(),
         slot: make("slot", &built.slot_image, None)?,
         components: built.components.iter().map(component).collect::<Result<_>>()?,

@@ -58,6 +58,7 @@ usage: kontor ctl COMMAND
   update check         look for a release now
   update install       look, fetch, install and restart now
   update from stick    the same from a stick with a repository
+  update rollback      back to the release in the other slot, and restart
   samba TOOL …         a tool of Samba's: users, groups, the domain
   restart NAME         restart one service
   reboot               restart the box
@@ -106,13 +107,15 @@ const TOPICS: &[(&str, &str)] = &[
     ),
     (
         "update",
-        "usage: update [--json] | check | install [--major N] | from stick|FOLDER [--major N]\n\n\
+        "usage: update [--json] | check | install [--major N] | from stick|FOLDER [--major N] | rollback\n\n\
          Without a word, shows the release that runs, what is on its way, and what happened.\n\
          check    looks for a release now.\n\
          install  looks, fetches, installs and restarts now, whatever the maintenance window and the wave; a release\n         \
          that has failed on this box is tried again.\n\
          from     the same from a stick that is plugged in, with a repository at its top or in its folder kontor;\n         \
          or from another folder.\n\
+         rollback goes back to the release in the other slot, if it has worked here, and restarts; this one is not\n         \
+         installed again unless it is asked for. What the box keeps stays.\n\
          --major  also goes to this major version, which is never installed unasked.\n\n\
          example: kontor ctl update install\n",
     ),
@@ -167,6 +170,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
         }
         ("update", [] | ["--json"]) => Ok(Command::Update { json: json(name, rest)? }),
         ("update", ["check"]) => Ok(Command::AskUpdate(Request::Look)),
+        ("update", ["rollback"]) => Ok(Command::AskUpdate(Request::Rollback)),
         ("update", ["install", options @ ..]) => {
             Ok(Command::AskUpdate(Request::Install { major: major(options)? }))
         }
@@ -274,6 +278,7 @@ mod tests {
             "update from stick --major 2",
             Ok(Command::AskUpdate(Request::From { folder: "stick".into(), major: Some(2) })),
         );
+        check("update rollback", Ok(Command::AskUpdate(Request::Rollback)));
         check("update install --now", Err("does not know `--now`"));
         check("update explode", Err("usage: update [--json]"));
         check("", Ok(Command::Help(HELP)));

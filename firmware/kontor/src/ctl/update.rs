@@ -22,6 +22,9 @@ fn text(update: &UpdateStatus, now: Duration) -> String {
     let mut line = |label: &str, value: &str| text.push_str(&format!("  {label:<11}{}\n", plain(value)));
     let keys = if update.development { ", which trusts DEVELOPMENT KEYS: not for offices" } else { "" };
     line("Running", &format!("{}{keys}", update.running));
+    if let Some(state) = &update.state {
+        line("State", state);
+    }
     match (&update.repository, &update.channel) {
         (Some(repository), Some(channel)) => line("From", &format!("{repository}, channel {channel}")),
         _ => line("From", "nowhere: the site file has no [update]; `update from stick` takes a stick"),
@@ -82,6 +85,7 @@ mod tests {
         let update = UpdateStatus {
             running: "0.1.0".into(),
             development: true,
+            state: Some("schema 1; this release reads 1 to 2".into()),
             repository: Some("http://203.0.113.1/kontor".into()),
             channel: Some("stable".into()),
             centre: Some("https://centre.example.net/check-in".into()),

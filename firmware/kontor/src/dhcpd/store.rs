@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use kontor_dhcp4::lease::{self, Record, Replay};
 
+use crate::storage::Schema;
+
 /// How long an answer may wait for the disk: well under the watchdog's 5 s, and under the 4 s after which
 /// a client asks again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -205,6 +207,12 @@ impl Store {
     }
 }
 
+/// The journal, open, and the schema in which it is written.
+struct Open {
+    file: File,
+    schema: Schema,
+}
+
 fn work(path: &Path, jobs: &Receiver<Job>, done: &Sender<Done>) {
     let mut file = None;
     for job in jobs {
@@ -216,7 +224,7 @@ fn work(path: &Path, jobs: &Receiver<Job>, done: &Sender<Done>) {
                 Done::Checked(there)
             }
             Job::KeepDamaged(bytes) => Done::Written(keep_damaged(path, &bytes)),
-            Job::Append(bytes) => Done::Written(append(&mut file, &bytes)),
+            Job::Append(bytes) => Done::Written(append(path, &mut file, &bytes)),
             Job::Rewrite(bytes) => Done::Written(rewrite(path, &bytes).map(|fresh| file = Some(fresh))),
         };
         if done.send(answer).is_err() {
@@ -233,6 +241,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if !has_directory(path) {
         return Ok(None);
     }
+    let schema = Schema::of(path)?;
     let mut bytes = Vec::new();
     if path.is_dir() {
         // The next rewrite sets it aside.
@@ -247,16 +256,17 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
-    Ok(Some(bytes))
+    Ok(Some(schema.read(path, &bytes)))
 }
 
 fn keep_damaged(path: &Path, bytes: &[u8]) -> io::Result<()> {
     kontor_sys::file::write_durable(&kontor_sys::file::damaged(path)?, bytes)
 }
 
-fn append(file: &mut Option<File>, bytes: &[u8]) -> io::Result<()> {
+fn append(path: &Path, file: &mut Option<Open>, bytes: &[u8]) -> io::Result<()> {
     let open = file.as_mut().ok_or_else(|| io::Error::other("not open"))?;
-    let result = open.write_all(bytes).and_then(|()| open.sync_data());
+    let bytes = open.schema.write(path, bytes);
+    let result = open.file.write_all(&bytes).and_then(|()| open.file.sync_data());
     if result.is_err() {
         // Half a line may be there; only a rewrite helps.
         *file = None;
@@ -264,12 +274,13 @@ fn append(file: &mut Option<File>, bytes: &[u8]) -> io::Result<()> {
     result
 }
 
-fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<File> {
+fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<Open> {
     if !has_directory(path) {
         return Err(io::Error::other("the state partition is not there"));
     }
-    kontor_sys::file::write_durable(path, bytes)?;
-    OpenOptions::new().append(true).open(path)
+    let schema = Schema::of(path)?;
+    kontor_sys::file::write_durable(path, &schema.write(path, bytes))?;
+    Ok(Open { file: OpenOptions::new().append(true).open(path)?, schema })
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use kontor_status::paths::Paths;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::storage::Schema;
+
 /// How long netd waits for the disk: well below the watchdog's 5 s, and far more than a healthy disk takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -198,14 +200,23 @@ impl Disk {
 fn work(jobs: &Receiver<Job>, done: &Sender<Done>) {
     for job in jobs {
         let answer = match job {
-            Job::Read(path) => Done::Read(std::fs::read(path).ok()),
+            Job::Read(path) => Done::Read(read(&path).ok()),
             Job::SetAside(path) => Done::Written(kontor_sys::file::set_aside(&path).map(drop)),
-            Job::Write(path, bytes) => Done::Written(kontor_sys::file::write_durable(&path, &bytes)),
+            Job::Write(path, bytes) => Done::Written(write(&path, &bytes)),
         };
         if done.send(answer).is_err() {
             return;
         }
     }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let bytes = std::fs::read(path)?;
+    Ok(Schema::of(path)?.read(path, &bytes))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    kontor_sys::file::write_durable(path, &Schema::of(path)?.write(path, bytes))
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ mod clock;
 mod data;
 mod directories;
 mod disk;
+mod migrate;
 mod prober;
+mod schema;
 mod seed;
 mod space;
 mod state;
@@ -32,6 +34,7 @@ use crate::init::office;
 use crate::updated;
 pub(crate) use bootstate::BootStateFile;
 pub(crate) use disk::Disk;
+pub(crate) use schema::Schema;
 pub(crate) use space::Room;
 
 /// Mount point of the `system` partition.

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount_filesystem, umount2};
 
 use super::disk::{Disk, open_writable};
-use super::is_mounted;
+use super::{is_mounted, migrate};
 
 /// Found in /usr/sbin or /usr/bin: the distribution moves such tools.
 const MKFS: &str = "mke2fs";
@@ -33,13 +33,34 @@ const BLOCK_SIZE: &str = "4096";
 /// What every ext4 has.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Makes the file system if it has never been finished, mends it if it needs that, and mounts it.
+/// Where it is until its files have the schema that is to be in force: no daemon looks there.
+const APART: &str = "/run/kontor/storage/state";
+
+/// Makes the file system if it has never been finished, mends it if it needs that, brings what is in it to the right schema, and
+/// mounts it.
 ///
 /// Whatever else was necessary becomes a problem, for people.
 pub(super) fn mount(disk: &Disk, problems: &mut Vec<String>) -> anyhow::Result<()> {
     if is_mounted(paths::STATE) {
         return Ok(());
     }
+    std::fs::create_dir_all(APART).context(APART)?;
+    if is_mounted(APART) {
+        // An earlier attempt was cut short.
+        umount2(APART, MntFlags::MNT_DETACH).context(APART)?;
+    }
+    mount_apart(disk, problems)?;
+    let moved = migrate::bring_up(disk, Path::new(APART), problems).and_then(|()| {
+        mount_filesystem(Some(APART), paths::STATE, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .with_context(|| format!("cannot move {APART} to {}", paths::STATE))
+    });
+    if moved.is_err() {
+        umount2(APART, MntFlags::MNT_DETACH).context(APART)?;
+    }
+    moved
+}
+
+fn mount_apart(disk: &Disk, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let node = disk.partition(PartitionKind::State)?;
     match probe(&node)? {
         Content::Empty => make_and_mount(&node),
@@ -55,9 +76,9 @@ pub(super) fn mount(disk: &Disk, problems: &mut Vec<String>) -> anyhow::Result<(
 
 /// It can be mounted, but has no mark: its making was cut short, or only the mark was lost.
 fn finish_or_keep(node: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let mut names = std::fs::read_dir(paths::STATE)?.flatten().map(|entry| entry.file_name());
+    let mut names = std::fs::read_dir(APART)?.flatten().map(|entry| entry.file_name());
     let is_used = names.any(|name| name != LOST_AND_FOUND);
-    umount2(paths::STATE, MntFlags::empty())?;
+    umount2(APART, MntFlags::empty())?;
     if !is_used {
         return make_and_mount(node);
     }
@@ -104,7 +125,7 @@ fn mount_node(node: &Path) -> nix::Result<()> {
     let flags = MsFlags::MS_NOATIME | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // After an error it gives up, which the watcher sees; a commit every 5 s bounds what a power cut costs of what
     // nobody synced.
-    mount_filesystem(Some(node), paths::STATE, Some("ext4"), flags, Some("errors=remount-ro,commit=5"))
+    mount_filesystem(Some(node), APART, Some("ext4"), flags, Some("errors=remount-ro,commit=5"))
 }
 
 fn make_and_mount(node: &Path) -> anyhow::Result<()> {

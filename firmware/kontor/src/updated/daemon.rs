@@ -18,10 +18,11 @@ use kontor_sys::watch::FileWatch;
 use kontor_update::check_in::CheckIn;
 use kontor_update::release::Image;
 use kontor_update::schedule::{Action, Ask, Phase, Policy};
-use kontor_update::{Journal, Release, Schedule, Version, Wish};
+use kontor_update::{Choice, Journal, Release, Schedule, Span, Version, Wish};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+use super::back;
 use super::child::{As, Child};
 use super::facts::Running;
 use super::fetch::{Order, Progress};
@@ -35,11 +36,15 @@ use super::room::{has_room, keep_only, prepare};
 use super::store;
 use crate::init::now;
 use crate::site;
-use crate::storage::{SYSTEM, is_mounted};
+use crate::storage::{SYSTEM, Schema, is_mounted};
 
 /// The supervisor expects a sign of life every five seconds.
 const HEARTBEAT_MS: u16 = 1000;
 const HANDLED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
+/// The release for which the box was restarted is asked for this often: the way to it may not be up at once. After that it is
+/// installed like any other.
+const RESUMPTIONS: u32 = 10;
+const RESUME_EVERY: Duration = Duration::from_secs(60);
 /// A window that closes before a slot can be written, and the box restarted, is as good as closed.
 const WINDOW_LEFT_S: u64 = 900;
 
@@ -60,6 +65,8 @@ struct Daemon {
     /// A repository that an operator has named, instead of that of the site file.
     stick: Option<PathBuf>,
     wish: Wish,
+    /// How often the release for which the box was restarted is still asked for, and when next.
+    resumption: (u32, Duration),
     signals: Signals,
     requests: FileWatch,
     notifier: Notifier,
@@ -81,6 +88,7 @@ impl Daemon {
             release: None,
             stick: None,
             wish: Wish::Automatic,
+            resumption: (RESUMPTIONS, Duration::ZERO),
             signals: Signals::new(&HANDLED)?,
             requests: FileWatch::new(&paths.update_request())?,
             notifier: Notifier::from_environment(),
@@ -95,6 +103,7 @@ impl Daemon {
             self.notifier.watchdog();
             let journal = store::load().unwrap_or_default();
             self.publish(&journal)?;
+            self.resume(&journal);
             self.report(journal);
             self.wait()?;
             let signals: Vec<_> = self.signals.by_ref().collect();
@@ -141,6 +150,17 @@ impl Daemon {
         self.update().is_some_and(|update| update.window.left_s(store::now()) >= WINDOW_LEFT_S)
     }
 
+    /// What the box keeps has been brought to what a release reads: now that can be installed.
+    fn resume(&mut self, journal: &Journal) {
+        let Some(awaited) = &journal.awaited else { return };
+        let (left, at) = self.resumption;
+        if left == 0 || now() < at || self.child.is_some() || !is_mounted(SYSTEM) {
+            return;
+        }
+        self.resumption = (left - 1, now() + RESUME_EVERY);
+        self.schedule.ask(now(), Ask::Install { major: awaited.major });
+    }
+
     fn take_request(&mut self) {
         let Some(request) = Request::take(&self.paths.update_request()) else { return };
         let can_wait = request == Request::Look || matches!(self.schedule.phase(), Phase::Installing(_));
@@ -155,8 +175,14 @@ impl Daemon {
         let ask = match request {
             Request::Look => Ask::Look,
             Request::Install { major } | Request::From { major, .. } => Ask::Install { major },
+            Request::Rollback => return self.go_back(),
         };
         self.schedule.ask(now(), ask);
+    }
+
+    fn go_back(&mut self) {
+        let gone = back::go_back(self.running.facts.version);
+        self.outcome(gone.map_or_else(|error| format!("{error:#}"), |()| "restarting".to_owned()));
     }
 
     /// Where releases come from, as an address or a folder.
@@ -290,6 +316,7 @@ impl Daemon {
         self.status.warnings = warnings;
         self.status.looked_at = Some(store::now());
         self.outcome(describe(&choice, &self.running));
+        self.forget_others(choice);
         self.release = release;
         let action = self.schedule.looked(now(), Some(choice), self.policy(), &mut random);
         if let Some(action) = action {
@@ -297,6 +324,18 @@ impl Daemon {
                 self.tell(&format!("{} is there, fetching it", release.version));
             }
             self.begin(action);
+        }
+    }
+
+    /// What the box keeps waits for no other release than the one that is there.
+    fn forget_others(&self, choice: Choice) {
+        let version = if let Choice::Take(version) = choice { Some(version) } else { None };
+        let awaited = store::load().unwrap_or_default().awaited;
+        if awaited.is_none_or(|awaited| Some(awaited.version) == version) {
+            return;
+        }
+        if let Err(error) = store::change(|journal| journal.wait_only_for(version)) {
+            eprintln!("error: the journal of updates is not written: {error:#}");
         }
     }
 
@@ -346,6 +385,7 @@ impl Daemon {
         let status = &mut self.status;
         status.running = self.running.facts.version.to_string();
         status.development = self.running.development;
+        status.state = state(self.running.facts.state_schema);
         status.repository = update.as_ref().map(|update| update.url.clone());
         status.channel = update.as_ref().map(|update| update.channel.clone());
         status.centre = update.as_ref().and_then(|update| update.centre.clone());
@@ -374,6 +414,12 @@ impl Daemon {
     }
 }
 
+/// Which schema is in force, for people.
+fn state(reads: Span) -> Option<String> {
+    let schema = Schema::of(store::JOURNAL.as_ref()).ok()?.number();
+    Some(format!("schema {schema}; this release reads {reads}"))
+}
+
 /// What of a release came over the line, and what did not have to.
 fn fetched(version: Version, progress: Option<Progress>) -> String {
     let mb = |bytes: u64| format!("{}.{:02}", bytes / 1_000_000, bytes / 10_000 % 100);
@@ -394,8 +440,8 @@ fn waiting(version: Version, update: Option<&Update>) -> String {
     }
 }
 
-fn describe(choice: &kontor_update::Choice, running: &Running) -> String {
-    use kontor_update::Choice::{Take, UpToDate, Wait};
+fn describe(choice: &Choice, running: &Running) -> String {
+    use Choice::{Take, UpToDate, Wait};
     match choice {
         UpToDate => format!("{} is current", running.facts.version),
         Wait(version, Some(at)) => {

@@ -47,6 +47,7 @@ impl Running {
             board: site::board(paths)?.name,
             version,
             security_epoch: release.security_epoch,
+            state_schema: kontor_migrate::TABLE.span(),
             seed: journal.seed,
             failed: journal.failed_versions(),
         };

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use kontor_component::{SHIPPED_DIRECTORY, Shipped};
+use kontor_migrate::TABLE;
 use kontor_status::paths::{self, Paths};
 use kontor_sys::verity;
 use kontor_trust::Folder;
-use kontor_update::journal::OnTrial;
+use kontor_update::journal::{Awaited, OnTrial};
 use kontor_update::release::{Component, Image};
 use kontor_update::{Choice, Release, Sha256Hex, Version, Wish, accept, choose};
 use nix::fcntl::OFlag;
@@ -23,7 +24,7 @@ use super::slots::{self, OwnDisk};
 use super::{observe, relief, store, transport};
 use crate::ctl::control;
 use crate::ctl::snapshot::Snapshot;
-use crate::storage::SYSTEM;
+use crate::storage::{SYSTEM, Schema};
 
 /// What is to be installed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +58,11 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     let places = Places::new(&order.work);
     let before = before(&paths)?;
     let mut disk = OwnDisk::open()?;
+    let schema = Schema::of(store::JOURNAL.as_ref()).context("the schema of the state")?.number();
+    if !release.state_schema.contains(schema) {
+        wait_for_schema(&mut disk, &release, order.major, schema)?;
+        return control::ask(&paths.init_socket(), "reboot").context("cannot restart").map(drop);
+    }
     for component in &release.components {
         place(component, &places)
             .and_then(|image| seal(&image, component, release.version))
@@ -78,12 +84,40 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
         judged: false,
         verdict: None,
     };
-    store::change(|journal| journal.begin(store::now(), trial))?;
+    store::change(|journal| {
+        journal.reads.insert(disk.booted.letter().to_owned(), TABLE.span());
+        journal.reads.insert(target.letter().to_owned(), release.state_schema);
+        journal.begin(store::now(), trial);
+    })?;
     disk.activate(target)?;
     drop(image);
     clear(&places);
     control::ask(&paths.init_socket(), "reboot").context("cannot restart")?;
     Ok(())
+}
+
+/// What is on `state` is brought to what the release reads at the next boot, before anybody uses it; then it is installed. What is in
+/// the other slot may not read that, and would be written over anyway.
+fn wait_for_schema(
+    disk: &mut OwnDisk,
+    release: &Release,
+    major: Option<u32>,
+    schema: u32,
+) -> anyhow::Result<()> {
+    let (version, reads) = (release.version, release.state_schema);
+    if store::load()?.awaited.is_some_and(|awaited| awaited.version == version) {
+        let reason = format!(
+            "rule state schema: it reads schema {reads} of what this box keeps, which could not be brought there from {schema}"
+        );
+        store::change(|journal| {
+            journal.awaited = None;
+            journal.reject(store::now(), version, &reason);
+        })?;
+        bail!(reason);
+    }
+    disk.give_up_inactive()?;
+    let awaited = Awaited { version, reads, major };
+    store::change(|journal| journal.wait_for_schema(store::now(), awaited))
 }
 
 /// What a repository says.

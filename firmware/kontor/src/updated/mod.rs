@@ -6,6 +6,7 @@
 //! the other two. **Invariant:** nothing is booted whose bytes the daemon has not read back from the disk and compared
 //! with a hash that is signed.
 
+mod back;
 mod child;
 mod daemon;
 mod download;

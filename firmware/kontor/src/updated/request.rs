@@ -35,6 +35,8 @@ pub(crate) enum Request {
         /// Across a major version: to this one.
         major: Option<u32>,
     },
+    /// Back to the release in the other slot.
+    Rollback,
 }
 
 impl Request {
@@ -80,7 +82,7 @@ impl Request {
     pub(super) fn from(&self) -> Option<&Path> {
         match self {
             Self::From { folder, .. } => Some(folder),
-            Self::Look | Self::Install { .. } => None,
+            Self::Look | Self::Install { .. } | Self::Rollback => None,
         }
     }
 }

@@ -53,6 +53,25 @@ impl OwnDisk {
         self.bootstate.change(|state| state.activate(slot)).context("boot state").map(drop)
     }
 
+    /// The slot that does not run is about to be written over: it cannot be chosen any more.
+    pub(super) fn give_up_inactive(&mut self) -> anyhow::Result<()> {
+        self.ensure_good()?;
+        self.invalidate(self.booted.other())
+    }
+
+    fn ensure_good(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.state()?.good[self.booted.index()],
+            "the release that runs has not proved itself yet: there would be nothing to go back to"
+        );
+        Ok(())
+    }
+
+    /// The next boot is that of the other slot, whose release has worked here.
+    pub(super) fn return_to(&mut self, slot: Slot) -> anyhow::Result<()> {
+        self.bootstate.mark_good(slot).context("boot state").map(drop)
+    }
+
     /// Writes the slot that does not run, and reads it back: what is on the disk then has this hash. It cannot be chosen from
     /// before its first byte is written.
     pub(super) fn write_inactive(
@@ -62,11 +81,7 @@ impl OwnDisk {
         sha256: &Sha256Hex,
     ) -> anyhow::Result<Slot> {
         let slot = self.booted.other();
-        let state = self.state()?;
-        ensure!(
-            state.good[self.booted.index()],
-            "the release that runs has not proved itself yet: there would be nothing to go back to"
-        );
+        self.ensure_good()?;
         let node = self.disk.partition(partition(slot))?;
         let place = node.display().to_string();
         let mut options = OpenOptions::new();

@@ -11,7 +11,7 @@ use kontor_update::Journal;
 use nix::fcntl::{Flock, FlockArg};
 
 /// The journal; see the table of state files in ARCHITECTURE.md.
-const JOURNAL: &str = "/state/updated/journal.json";
+pub(super) const JOURNAL: &str = "/state/updated/journal.json";
 /// Held while the journal is changed: the daemon and `trial` do so.
 const LOCK: &str = "/run/kontor/updated/journal.lock";
 /// A journal is some 10 KB; what is longer is none.

@@ -78,7 +78,7 @@ fn fell_back(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
     store::change(|journal| journal.fail(store::now(), otherwise))
 }
 
-fn give_up(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
+pub(super) fn give_up(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
     std::fs::write(ON_TRIAL, "").context(ON_TRIAL)?;
     let reason = trial.verdict.as_deref().unwrap_or_default();
     eprintln!("error: release {} does not work, back to {}: {reason}", trial.version, trial.from);

@@ -14,6 +14,7 @@ fn facts(version: &str) -> Facts {
         board: "generic-x86-64".into(),
         version: version.parse().unwrap(),
         security_epoch: 2,
+        state_schema: kontor_update::Span::default(),
         seed: 7,
         failed: Vec::new(),
     }

@@ -360,6 +360,7 @@ pub(crate) fn release(version: &str) -> Release {
         epoch_s: 1_795_824_000,
         security_epoch: 2,
         from_minimum: "0.1.0".parse().unwrap(),
+        state_schema: kontor_update::Span::default(),
         changelog: String::new(),
         slot: Image {
             bytes: 100,

@@ -30,6 +30,7 @@ pub(crate) fn release(version: &str) -> Release {
         epoch_s: 1_795_824_000,
         security_epoch: 1,
         from_minimum: "0.1.0".parse().unwrap(),
+        state_schema: Span::default(),
         changelog: "- faster".into(),
         slot: image('a'),
         components: vec![Component { name: "samba".into(), verity: digest('c'), image: image('b') }],
@@ -47,6 +48,16 @@ fn what_is_written_is_read() {
     assert_eq!(release.slot.patches().map(|(_, bytes, _)| bytes).collect::<Vec<_>>(), [90]);
 }
 
+#[test]
+fn older_manifests_say_nothing_of_the_state() {
+    let mut release = release("0.2.0");
+    let text = String::from_utf8(release.to_json()).unwrap();
+    assert!(!text.contains("state-schema"), "{text}");
+    assert_eq!(Release::parse(text.as_bytes()).unwrap().state_schema, Span { oldest: 1, newest: 1 });
+    release.state_schema.newest = 2;
+    assert_eq!(Release::parse(&release.to_json()), Ok(release));
+}
+
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Release), expected: &str) {
     let mut release = release("0.2.0");
@@ -58,6 +69,8 @@ fn refused(change: impl FnOnce(&mut Release), expected: &str) {
 #[test]
 fn contradictions_are_named() {
     refused(|release| release.schema = 2, "schema 2; this firmware knows 1");
+    refused(|release| release.state_schema.oldest = 2, "the state's schemas from 2 to 1");
+    refused(|release| release.state_schema.oldest = 0, "from 0 to 1");
     refused(|release| release.product = "../x".into(), "\"../x\" is not a product's name");
     refused(|release| release.boards.clear(), "serves no board");
     refused(|release| release.components.push(release.components[0].clone()), "samba is there twice");
