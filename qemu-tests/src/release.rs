@@ -11,10 +11,10 @@ use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use kontor_delta::pack;
 use kontor_update::release::{Component, Form, Image, Object, SCHEMA};
-use kontor_update::{Release, Sha256Hex, Version};
+use kontor_update::{Release, Sha256Hex, Span, Version};
 use sha2::{Digest, Sha256};
 use xtask::archive::lock_file::LockFile;
-use xtask::image::{self, BuiltImage, ImageOptions};
+use xtask::image::{self, BuiltImage, ImageOptions, firmware};
 use xtask::publish::forms::put_chunks;
 use xtask::publish::keys::Keys;
 use xtask::publish::release::{Folder, write};
@@ -60,6 +60,19 @@ impl Draft {
         let output = Some(images.join("disk.img"));
         let built = image::build(&ImageOptions { output, ..options })?;
         Self::of(&built, version, folder)
+    }
+
+    /// The tested source under this version, with a migration of what the box keeps that is there for tests alone.
+    ///
+    /// # Errors
+    /// When it cannot be built or compressed.
+    pub fn build_migrating(version: &str, folder: &Utf8Path) -> Result<Self> {
+        let program = Utf8PathBuf::from(format!("{folder}-kontor"));
+        firmware::link_with_feature(&Workspace::locate(), "test-migration", &program)?;
+        let mut draft =
+            Self::build_of(ImageOptions { program: Some(program), ..options(version, None)? }, folder)?;
+        draft.release.state_schema = Span { oldest: 1, newest: 2 };
+        Ok(draft)
     }
 
     fn of(built: &BuiltImage, version: Version, folder: &Utf8Path) -> Result<Self> {
@@ -125,6 +138,18 @@ impl Draft {
         let keys = Keys::open(&[root::development(&Workspace::locate())?])?;
         let folder = Folder::open(&self.folder)?;
         rollout::publish(repository, keys, &folder, &Rollout::default(), xtask::publish::now()?)?;
+        Ok(())
+    }
+
+    /// Withdraws it: boxes that run it go back to what was published before.
+    ///
+    /// # Errors
+    /// When the publisher refuses it.
+    pub fn withdraw(&self, repository: &Utf8Path) -> Result<()> {
+        let keys = Keys::open(&[root::development(&Workspace::locate())?])?;
+        let (product, rollout) = (self.release.product.as_str(), Rollout::default());
+        let (version, now) = (self.release.version, xtask::publish::now()?);
+        rollout::withdraw(repository, keys, &rollout, (product, version), "under test", now)?;
         Ok(())
     }
 }

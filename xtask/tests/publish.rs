@@ -72,6 +72,7 @@ impl Scene {
             epoch_s: 1_795_824_000,
             security_epoch: 1,
             from_minimum: "0.0.0".parse().unwrap(),
+            state_schema: kontor_update::Span::default(),
             changelog: String::new(),
             slot: objects::compress(&image, &store).unwrap(),
             components: Vec::new(),

@@ -43,12 +43,7 @@ impl std::error::Error for Unreadable {}
 ///
 /// # Errors
 /// When the state cannot be read by this release.
-pub fn target(
-    now: Option<u32>,
-    ours: Span,
-    other: Other,
-    next: Option<Span>,
-) -> Result<u32, Unreadable> {
+pub fn target(now: Option<u32>, ours: Span, other: Other, next: Option<Span>) -> Result<u32, Unreadable> {
     if let Some(schema) = now.filter(|schema| !ours.contains(*schema)) {
         return Err(Unreadable { schema, ours });
     }

@@ -85,7 +85,8 @@ impl Note {
     /// # Errors
     /// When the bytes are no note.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|error| format!("{NOTE}: {error}; it should be {{\"schema\": 1}}"))
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("{NOTE}: {error}; it should be {{\"schema\": 1}}"))
     }
 
     /// As it is written.

@@ -203,7 +203,9 @@ impl Journal {
         let Awaited { version, reads, .. } = &awaited;
         self.tell(
             at,
-            format!("{version} reads schema {reads} of what this box keeps, which is brought to that; restarting"),
+            format!(
+                "{version} reads schema {reads} of what this box keeps, which is brought to that; restarting"
+            ),
         );
         self.awaited = Some(awaited);
     }

@@ -9,6 +9,7 @@ mod disk_faults;
 mod flash;
 mod floods;
 mod kernel_faults;
+mod migrate;
 mod names;
 mod net_faults;
 mod net_faults_frames;
@@ -102,6 +103,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-release-that-fills-the-disk", update::fills_the_disk),
     ("a-release-that-finds-no-disk", update::finds_no_disk),
     ("a-release-whose-component-is-corrupt", update::component_is_corrupt),
+    ("a-release-migrates-state-and-back", migrate::there_and_back),
     ("an-update-over-a-line-that-drops", update_line::drops),
     ("a-second-attempt-fetches-the-rest", update_line::second_attempt),
     ("an-update-survives-a-power-cut-at-any-point", update_cut::survives_any_cut),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use kontor_update::check_in::CheckIn;
 use qemu_tests::block::BlockServer;
 use qemu_tests::block::scratch::Scratch;
@@ -63,7 +63,21 @@ impl Updated {
 
     /// A release with this version, not yet published.
     pub(crate) fn draft(&self, version: &str) -> Result<Draft> {
-        Draft::build(version, &self.folder.join(version))
+        self.draft_by(version, Draft::build)
+    }
+
+    /// The same, built in this way.
+    pub(crate) fn draft_by(
+        &self,
+        version: &str,
+        build: impl Fn(&str, &Utf8Path) -> Result<Draft>,
+    ) -> Result<Draft> {
+        build(version, &self.folder.join(version))
+    }
+
+    /// Boxes go back to the release before it.
+    pub(crate) fn withdraw(&self, draft: &Draft) -> Result<()> {
+        draft.withdraw(&self.folder.join("kontor"))
     }
 
     pub(crate) fn publish(&self, draft: &Draft) -> Result<()> {

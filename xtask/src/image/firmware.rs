@@ -35,6 +35,15 @@ pub fn link_with_symbols(workspace: &Workspace, output: &Utf8Path) -> Result<()>
     cargo(workspace, "rustc", &["--bin", "kontor", "--", "-Cstrip=none", &format!("--emit=link={output}")])
 }
 
+/// Links `kontor` with a feature that is for tests alone into `output`; what [`build`] made stays as it is.
+///
+/// # Errors
+/// When it does not compile.
+pub fn link_with_feature(workspace: &Workspace, feature: &str, output: &Utf8Path) -> Result<()> {
+    let emit = format!("--emit=link={output}");
+    cargo(workspace, "rustc", &["--bin", "kontor", "--features", feature, "--", &emit])
+}
+
 fn target(workspace: &Workspace) -> Utf8PathBuf {
     workspace.target().join("firmware")
 }

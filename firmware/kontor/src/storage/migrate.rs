@@ -73,7 +73,9 @@ fn bring_to(
     match bring(directory, table, now, wanted) {
         Ok(()) => eprintln!("what this box keeps was brought from schema {now} to {wanted}"),
         Err(error) => {
-            problems.push(format!("the state partition cannot be brought from schema {now} to {wanted}: {error}"));
+            problems.push(format!(
+                "the state partition cannot be brought from schema {now} to {wanted}: {error}"
+            ));
             // It may have happened all the same, but for its end.
             let _ = Note::settle(directory).context(NOTE)?;
         }
@@ -141,7 +143,11 @@ mod tests {
     const LEASES: &str = "dhcpd/leases.journal";
     const MIGRATION: Migration = Migration {
         changes: &[
-            Change { path: LEASES, forward: |bytes| bytes.to_ascii_uppercase(), back: |bytes| bytes.to_ascii_lowercase() },
+            Change {
+                path: LEASES,
+                forward: |bytes| bytes.to_ascii_uppercase(),
+                back: |bytes| bytes.to_ascii_lowercase(),
+            },
             Change { path: "netd/lease.json", forward: |_| b"new".to_vec(), back: |_| b"old".to_vec() },
         ],
     };
