@@ -71,6 +71,7 @@ impl Scene {
             epoch_s: 1_795_824_000,
             security_epoch: 1,
             from_minimum: "0.0.0".parse().unwrap(),
+            state_schema: kontor_update::Span::default(),
             changelog: "- new\n".into(),
             slot: objects::compress(&self.path("slot"), &folder.join(objects::FOLDER)).unwrap(),
             components: Vec::new(),
