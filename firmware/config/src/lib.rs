@@ -17,6 +17,7 @@ mod name;
 mod parse;
 mod raw;
 mod report;
+mod schema;
 mod window;
 
 pub use board::Board;

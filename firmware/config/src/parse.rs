@@ -5,7 +5,7 @@ use toml::de::DeTable;
 use crate::board::Board;
 use crate::report::{Findings, Report};
 use crate::site::Site;
-use crate::{check, raw};
+use crate::{check, raw, schema};
 
 /// The biggest site file that is looked at: thousands of reservations, and still nothing for the RAM of
 /// the smallest box.
@@ -67,7 +67,9 @@ fn read(text: &str, board: &Board, findings: &mut Findings) -> Option<Site> {
         findings.add(&error.span().unwrap_or(0..0), error.message(), "");
         return None;
     }
-    let raw = raw::read(document.get_ref(), findings)?;
+    let mut document = document.into_inner();
+    schema::bring_up(&mut document, schema::STEPS, findings)?;
+    let raw = raw::read(&document, findings)?;
     if !findings.is_empty() {
         return None;
     }

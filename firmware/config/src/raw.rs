@@ -19,7 +19,6 @@ use crate::site::{Address, Console, Dhcp, Dns, Host, Network, Office, Reservatio
 pub(crate) use samba::{RawBranch, RawSamba, RawShare};
 pub(crate) use update::RawUpdate;
 
-const SCHEMA: i64 = 1;
 /// Half a day: a laptop keeps its address over a working day, and a wrong option is gone the next.
 const DEFAULT_LEASE_TIME_S: i64 = 43_200;
 
@@ -102,15 +101,6 @@ pub(crate) struct RawHost {
 
 /// Reads the whole document; nothing (and findings) when something required is missing.
 pub(crate) fn read(document: &DeTable<'_>, findings: &mut Findings) -> Option<RawSite> {
-    let probe = Table::unchecked(document);
-    if let Some(schema) = probe.integer("schema", findings)
-        && schema.value != SCHEMA
-    {
-        // Under another schema every other complaint would be misleading.
-        let message = format!("unknown schema {}", schema.value);
-        findings.add(&schema.span, message, format!("this firmware knows schema {SCHEMA}"));
-        return None;
-    }
     let top = Table::open(document, 0..0, &SITE, findings);
     let office = top.table("office", &OFFICE, findings);
     let office = office.and_then(|table| read_office(&table, findings));

@@ -1,7 +1,8 @@
 //! Which site a boot begins with: the operator's file, else the last good one, else the default.
 //!
 //! Runs at once after power-on and again when storage has finished. A file with a mistake never stops a
-//! boot and is never silently passed over: its report goes into the status.
+//! boot and is never silently passed over: its report goes into the status. After the way back to an older release all newer files may be
+//! such that it cannot read them: then the newest one of the history that it can read is in force.
 
 use std::io;
 use std::path::PathBuf;
@@ -114,9 +115,23 @@ fn choose(paths: &Paths, board: &Board) -> anyhow::Result<Choice> {
             Err(report) => error = error.or(Some(report)),
         }
     }
+    if error.is_some()
+        && let Some((text, site)) = from_history(paths, board)
+    {
+        return Ok(Choice { text, site, origin: SiteOrigin::LastGood, error });
+    }
     let text = Site::default_text().to_owned();
     let site = Site::default_site(board).context("the default site does not fit this board")?;
     Ok(Choice { text, site, origin: SiteOrigin::Default, error })
+}
+
+/// The newest file that can be read; those before it are not even looked at.
+fn from_history(paths: &Paths, board: &Board) -> Option<(String, Site)> {
+    let numbers = store::numbers(paths).unwrap_or_default();
+    numbers.iter().rev().find_map(|number| {
+        let path = store::entry(paths, *number);
+        candidate((path.display().to_string(), store::read_bounded(&path)), board).ok().flatten()
+    })
 }
 
 /// Name of a stored file, and its bytes if it is there.

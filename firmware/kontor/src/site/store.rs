@@ -72,8 +72,7 @@ pub(super) fn store(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
 
 /// The operator's file came by another way than a load (with the seed, on a restored disk): it is history too.
 pub(super) fn note_unrecorded(paths: &Paths, text: &str) -> io::Result<()> {
-    let newest =
-        numbers(paths)?.last().map(|number| history_directory(paths).join(format!("{number:04}.toml")));
+    let newest = numbers(paths)?.last().map(|number| entry(paths, *number));
     if newest.is_some_and(|path| fs::read(path).is_ok_and(|recorded| recorded == text.as_bytes())) {
         return Ok(());
     }
@@ -105,6 +104,11 @@ pub(super) fn promote(paths: &Paths, text: &str) -> io::Result<()> {
         return Ok(());
     }
     write_durable(&path, text.as_bytes())
+}
+
+/// A file of the history.
+pub(super) fn entry(paths: &Paths, number: u32) -> PathBuf {
+    history_directory(paths).join(format!("{number:04}.toml"))
 }
 
 /// Numbers in the history, oldest first.

@@ -84,6 +84,26 @@ fn default_without_any_file() {
     assert!(!machine.paths.state_site_good().exists(), "the default is never taken for an operator's site");
 }
 
+/// The way back to an older release: what a newer one has written it cannot read.
+#[test]
+fn the_newest_file_that_can_be_read_when_all_newer_ones_cannot() {
+    let machine = Machine::new(true);
+    for office in ["Huber", "Huber 2"] {
+        machine.load(&site_of(office)).unwrap();
+    }
+    let newer = site_of("Huber 3").replace("schema = 1", "schema = 2");
+    let history = machine.paths.state_site().with_file_name("history");
+    for path in [history.join("0003.toml"), machine.paths.state_site(), machine.paths.state_site_good()] {
+        write(path, &newer);
+    }
+    machine.restart(true);
+    let status = machine.boot();
+    assert_eq!((status.origin, status.office.as_str()), (SiteOrigin::LastGood, "Huber 2"));
+    let error = status.error.unwrap();
+    assert!(error.contains("the file has schema 2, which only newer releases read"), "{error}");
+    assert_eq!(fs::read_to_string(machine.paths.state_site()).unwrap(), newer, "it stays");
+}
+
 #[test]
 fn operators_file_is_taken_and_becomes_the_last_good_one() {
     let machine = Machine::new(true);
