@@ -10,7 +10,7 @@ const TOP_LEVEL_FOLDERS: [&str; 9] =
     [".cargo", ".ci", "board", "docs", "firmware", "images", "qemu-tests", "rootfs", "xtask"];
 const FORBIDDEN_STEMS: [&str; 5] = ["utils", "util", "common", "misc", "helpers"];
 /// Libraries that hold decisions: no executor, no system calls.
-const SANS_IO: [&str; 12] = [
+const SANS_IO: [&str; 13] = [
     "boot",
     "component",
     "config",
@@ -18,6 +18,7 @@ const SANS_IO: [&str; 12] = [
     "dhcp4",
     "dns",
     "firewall",
+    "migrate",
     "network",
     "samba",
     "status",
@@ -71,6 +72,19 @@ fn code_lines(text: &str) -> usize {
 
 fn assert_none(rule: &str, offenders: &[String]) {
     assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
+}
+
+/// A product's program is built without naming features (`xtask/src/image/firmware.rs`): none for tests may be on by itself.
+#[test]
+fn no_feature_for_tests_is_on_by_default() {
+    for manifest in ["firmware/kontor/Cargo.toml", "firmware/migrate/Cargo.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).expect("a manifest");
+        let manifest_table: toml::Table = toml::from_str(&text).expect("TOML");
+        let features = manifest_table["features"].as_table().expect("features");
+        assert!(features.contains_key("test-migration") && !features.contains_key("default"), "{manifest}");
+        assert!(!text.contains("features = [\"test-migration\""), "{manifest} turns it on");
+    }
+    assert_eq!(kontor_migrate::TABLE.span().newest, kontor_migrate::TABLE.native, "the program knows the newest");
 }
 
 #[test]
