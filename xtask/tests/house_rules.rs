@@ -84,7 +84,11 @@ fn no_feature_for_tests_is_on_by_default() {
         assert!(features.contains_key("test-migration") && !features.contains_key("default"), "{manifest}");
         assert!(!text.contains("features = [\"test-migration\""), "{manifest} turns it on");
     }
-    assert_eq!(kontor_migrate::TABLE.span().newest, kontor_migrate::TABLE.native, "the program knows the newest");
+    assert_eq!(
+        kontor_migrate::TABLE.span().newest,
+        kontor_migrate::TABLE.native,
+        "the program knows the newest"
+    );
 }
 
 #[test]
