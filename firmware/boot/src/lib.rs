@@ -9,6 +9,7 @@ pub mod gpt;
 pub mod growth;
 pub mod health;
 pub mod partition;
+pub mod reset;
 pub mod seed;
 pub mod site_copy;
 pub mod slots;

@@ -15,6 +15,6 @@ pub use lease::{DhcpStatus, LeaseState, LeaseStatus};
 pub use name::DnsStatus;
 pub use net::{LinkStatus, NetStatus, WanLease, WanState};
 pub use service::{
-    InitStatus, ServiceState, ServiceStatus, SiteOrigin, SiteStatus, SlotStatus, StorageStatus,
+    InitStatus, ResetStatus, ServiceState, ServiceStatus, SiteOrigin, SiteStatus, SlotStatus, StorageStatus,
 };
 pub use update::UpdateStatus;

@@ -102,6 +102,17 @@ pub struct StorageStatus {
     pub system_mounted: bool,
     /// The slots.
     pub slot: SlotStatus,
+    /// The last factory reset, if there was one.
+    pub reset: Option<ResetStatus>,
     /// What is wrong, for people.
     pub problems: Vec<String>,
+}
+
+/// A factory reset that was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetStatus {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Whether the `data` partition was kept.
+    pub data_kept: bool,
 }

@@ -1,4 +1,4 @@
-//! Block devices: their size, and telling the kernel about a grown partition.
+//! Block devices: their size, telling the kernel about a grown partition, and the disk about blocks that hold nothing.
 
 use std::fs::File;
 use std::io;
@@ -23,12 +23,21 @@ struct BlkpgArg {
     data: *mut BlkpgPartition,
 }
 
+#[repr(C)]
+struct FstrimRange {
+    start: u64,
+    length: u64,
+    least: u64,
+}
+
 // The functions these macros make are public to this file only; their names are the kernel's.
 #[allow(missing_docs, unreachable_pub)]
 mod ioctl {
-    use super::BlkpgArg;
+    use super::{BlkpgArg, FstrimRange};
 
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
+    nix::ioctl_write_ptr_bad!(blkdiscard, 0x1277, [u64; 2]);
+    nix::ioctl_readwrite!(fitrim, b'X', 121, FstrimRange);
     nix::ioctl_read_bad!(blkpg, 0x1269, BlkpgArg);
     nix::ioctl_none_bad!(blkrrpart, 0x125F);
 }
@@ -75,6 +84,28 @@ pub fn resize_partition(disk: &File, number: u32, start: u64, length: u64) -> io
 pub fn reread_partitions(disk: &File) -> io::Result<()> {
     // SAFETY: takes no argument.
     unsafe { ioctl::blkrrpart(raw(disk))? };
+    Ok(())
+}
+
+/// Tells the disk that nothing on this device is needed any more; what is read afterwards is undefined.
+///
+/// # Errors
+/// The kernel's: `EOPNOTSUPP` of a disk that cannot do it, `EBUSY` while it is mounted.
+pub fn discard(device: &File) -> io::Result<()> {
+    let range = [0, size(device)?];
+    // SAFETY: the kernel reads two u64, offset and length.
+    unsafe { ioctl::blkdiscard(raw(device), &raw const range)? };
+    Ok(())
+}
+
+/// Tells the disk which blocks of a mounted file system are free; `directory` is one of its directories.
+///
+/// # Errors
+/// The kernel's: `EOPNOTSUPP` of a disk that cannot do it.
+pub fn trim(directory: &File) -> io::Result<()> {
+    let mut range = FstrimRange { start: 0, length: u64::MAX, least: 0 };
+    // SAFETY: the kernel reads and writes the structure, which lives until it returns.
+    unsafe { ioctl::fitrim(raw(directory), &raw mut range)? };
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod office;
 mod outside;
 mod power_cut;
 mod process_faults;
+mod reset;
 mod samba;
 mod samba_faults;
 mod samba_join;
@@ -64,6 +65,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a-damaged-state-file-system-is-mended", state_faults::state_mended),
     ("state-files-garbage-empty-truncated-directories", state_faults::state_files_damaged),
     ("a-wiped-boot-state-counts-tries-again", state_faults::boot_state_wiped),
+    ("a-factory-reset-keeps-or-wipes-data", reset::keeps_or_wipes_data),
     ("a-pc-s-name-resolves-both-ways", names::of_a_pc),
     ("dns-by-udp-and-tcp-and-from-cache", names::forwarded_and_cached),
     ("nothing-unsolicited-gets-in-or-an-answer", outside::unsolicited),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::line::{Edit, Editor};
-use crate::ctl::SAMBA;
+use crate::ctl::{FACTORY_RESET, SAMBA};
 
 /// The one account.
 const OPERATOR: &str = "operator";
@@ -46,12 +46,14 @@ const HELP: &str = "\
   restart NAME         restart one service
   reboot               restart the box
   power-off            switch the box off
+  factory-reset        back to how the box was flashed, with or without its data
   version              firmware version
   shell                root shell, if the site file allows it
   logout               end this session (happens by itself after 10 minutes)
 COMMAND --help shows more. Ctrl-C stops a command.
 ";
 
+const RESET_OPTIONS: [&str; 5] = ["--keep-data", "--wipe-data", "--yes", "--help", "-h"];
 const NO_FILES: &str = "\
 The console takes no file names and no --options that name files, because it reads as root: paste the
 file after `site load` or `site check`. With root-shell = true under [console] both are possible.
@@ -300,6 +302,10 @@ impl Session {
             }
             // It sees the files of its component, and none of the box.
             [SAMBA, _, ..] => self.run(Action::Converse(words)),
+            // It asks whether to go on. Its options name no files.
+            [FACTORY_RESET, options @ ..] if options.iter().all(|option| RESET_OPTIONS.contains(option)) => {
+                self.run(Action::Converse(words));
+            }
             _ if !self.policy.shell && names_files(&texts) => {
                 self.write(NO_FILES);
                 self.prompt();

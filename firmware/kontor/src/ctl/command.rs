@@ -1,5 +1,7 @@
 //! The operator's commands as words.
 
+use kontor_boot::reset::Data;
+
 use crate::updated::Request;
 
 /// One command.
@@ -29,12 +31,16 @@ pub(crate) enum Command {
     Reboot,
     /// Switches the box off.
     PowerOff,
+    /// The box as it was flashed.
+    FactoryReset { data: Data, confirmed: bool },
     /// Firmware version.
     Version,
     /// A help text.
     Help(&'static str),
 }
 
+/// It asks before it does anything.
+pub(crate) const FACTORY_RESET: &str = "factory-reset";
 /// The component whose tools are commands.
 pub(crate) const SAMBA: &str = "samba";
 /// Log lines shown without `-n`.
@@ -63,6 +69,7 @@ usage: kontor ctl COMMAND
   restart NAME         restart one service
   reboot               restart the box
   power-off            switch the box off
+  factory-reset        back to how the box was flashed, with or without its data
   version              firmware version
 
 COMMAND --help shows more and an example.
@@ -138,6 +145,17 @@ const TOPICS: &[(&str, &str)] = &[
         "power-off",
         "usage: power-off\n\nStops all services in order and switches the box off.\n\nexample: kontor ctl power-off\n",
     ),
+    (
+        FACTORY_RESET,
+        "usage: factory-reset --keep-data|--wipe-data [--yes]\n\n\
+         The box becomes what it was when it was flashed: the site file of that day (without one, the built-in site), no\n\
+         leases, no secrets. It says what goes and what stays, asks, and restarts. One of these must be given:\n\
+         --keep-data  shares and the state of components (a domain) stay.\n\
+         --wipe-data  they go as well: the data partition is made anew.\n\
+         --yes        does not ask.\n\
+         The release that runs, and what is remembered of others, stays either way.\n\n\
+         example: kontor ctl factory-reset --keep-data\n",
+    ),
     ("version", "usage: version\n\nPrints the firmware's version.\n\nexample: kontor ctl version\n"),
 ];
 
@@ -180,6 +198,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
         ("restart", [service]) => Ok(Command::Restart { service: service_name(service)? }),
         ("reboot", []) => Ok(Command::Reboot),
         ("power-off" | "poweroff", []) => Ok(Command::PowerOff),
+        (FACTORY_RESET, _) => factory_reset(rest),
         ("version" | "--version", []) => Ok(Command::Version),
         _ => Err(match help_on(name) {
             Some(help) => {
@@ -213,6 +232,31 @@ fn major(options: &[&str]) -> Result<Option<u32>, String> {
             Err(format!("`update` does not know `{other}` there; --major N goes to another major version"))
         }
     }
+}
+
+/// Without a word on the data it explains itself.
+fn factory_reset(options: &[&str]) -> Result<Command, String> {
+    let (mut data, mut confirmed) = (None, false);
+    for option in options {
+        let asked = match *option {
+            "--keep-data" => Data::Keep,
+            "--wipe-data" => Data::Wipe,
+            "--yes" => {
+                confirmed = true;
+                continue;
+            }
+            other => {
+                return Err(format!("`{FACTORY_RESET}` does not know `{other}`; --keep-data or --wipe-data"));
+            }
+        };
+        if data.replace(asked).is_some_and(|before| before != asked) {
+            return Err("--keep-data or --wipe-data, not both".to_owned());
+        }
+    }
+    Ok(match data {
+        Some(data) => Command::FactoryReset { data, confirmed },
+        None => Command::Help(help_on(FACTORY_RESET).unwrap_or(HELP)),
+    })
 }
 
 fn logs(mut rest: &[&str]) -> Result<Command, String> {
@@ -279,6 +323,13 @@ mod tests {
             Ok(Command::AskUpdate(Request::From { folder: "stick".into(), major: Some(2) })),
         );
         check("update rollback", Ok(Command::AskUpdate(Request::Rollback)));
+        let reset = |data, confirmed| Ok(Command::FactoryReset { data, confirmed });
+        check("factory-reset --keep-data", reset(Data::Keep, false));
+        check("factory-reset --yes --wipe-data", reset(Data::Wipe, true));
+        check("factory-reset", Ok(Command::Help(help_on(FACTORY_RESET).unwrap())));
+        check("factory-reset --yes", Ok(Command::Help(help_on(FACTORY_RESET).unwrap())));
+        check("factory-reset --keep-data --wipe-data", Err("not both"));
+        check("factory-reset now", Err("--keep-data or --wipe-data"));
         check("update install --now", Err("does not know `--now`"));
         check("update explode", Err("usage: update [--json]"));
         check("", Ok(Command::Help(HELP)));

@@ -5,6 +5,7 @@
 
 mod command;
 pub(crate) mod control;
+mod reset;
 pub(crate) mod show;
 pub(crate) mod snapshot;
 pub(crate) mod table;
@@ -17,7 +18,7 @@ use kontor_status::paths::Paths;
 use serde::Serialize;
 
 use command::Command;
-pub(crate) use command::SAMBA;
+pub(crate) use command::{FACTORY_RESET, SAMBA};
 use snapshot::Snapshot;
 
 /// Log lines of each service when none is named.
@@ -51,6 +52,10 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Restart { service } => tell(&paths, &format!("restart {service}"), "restarting"),
         Command::Reboot => tell(&paths, "reboot", "the box restarts"),
         Command::PowerOff => tell(&paths, "power-off", "the box switches off"),
+        Command::FactoryReset { data, confirmed } => match reset::ask(&paths, data, confirmed)? {
+            true => tell(&paths, "reboot", "asked for; the box restarts and does it"),
+            false => print("nothing is changed\n"),
+        },
         Command::Version => print(&version()),
     }
 }

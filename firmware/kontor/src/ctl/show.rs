@@ -1,10 +1,15 @@
 //! Status as text: pure functions, the same for `ctl` and the console.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use kontor_status::{
-    InitStatus, LeaseState, NetStatus, ServiceState, SiteOrigin, SlotStatus, StorageStatus, WanState,
+    InitStatus, LeaseState, NetStatus, ResetStatus, ServiceState, SiteOrigin, SlotStatus, StorageStatus,
+    WanState,
 };
 
 use super::snapshot::Snapshot;
+use crate::calendar::utc;
+
 use super::table::{Table, duration, plain, plain_lines};
 
 /// Errors shown in the overview; all of them are in the logs.
@@ -27,6 +32,10 @@ pub(crate) fn overview(snapshot: &Snapshot, with_counters: bool) -> String {
         text.push_str(&line("Names", &format!("{} queries, {hits} % from the cache", dns.queries)));
     }
     text.push_str(&line("Services", &services(snapshot.init.as_ref())));
+    let reset = snapshot.storage.as_ref().and_then(|storage| storage.reset.as_ref());
+    if let (Some(reset), true) = (reset, with_counters) {
+        text.push_str(&line("Reset", &reset_said(reset)));
+    }
     for problem in problems(snapshot) {
         text.push_str(&line("Problem", &problem));
     }
@@ -50,6 +59,11 @@ fn headline(snapshot: &Snapshot, with_uptime: bool) -> String {
     let uptime = snapshot.init.as_ref().filter(|_| with_uptime);
     let uptime = uptime.map(|init| format!(", up {}", duration(init.uptime_s))).unwrap_or_default();
     format!("{version} on {board}, slot {}{uptime}", slot(snapshot))
+}
+
+fn reset_said(reset: &ResetStatus) -> String {
+    let data = if reset.data_kept { "data kept" } else { "data wiped" };
+    format!("to how the box was flashed, at {}, {data}", utc(UNIX_EPOCH + Duration::from_secs(reset.at)))
 }
 
 fn slot(snapshot: &Snapshot) -> String {

@@ -22,6 +22,7 @@ mod directories;
 mod disk;
 mod migrate;
 mod prober;
+pub(crate) mod reset;
 mod schema;
 mod seed;
 mod space;
@@ -121,12 +122,15 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
         Err(error) => problems.push(format!("no state partition: {error:#}")),
     }
     if status.state_mounted {
-        problems.extend(directories::prepare());
         clock::restore();
+    }
+    reset::attend(&disk, status);
+    if status.state_mounted {
+        status.problems.extend(directories::prepare());
     }
     let seeded = seed::import(&disk, status.state_mounted);
     if let Err(error) = seeded {
-        problems.push(format!("seed: {error:#}"));
+        status.problems.push(format!("seed: {error:#}"));
     }
     // The office's site can be chosen now; what follows concerns nobody in the office.
     if let Err(error) = publish(status) {

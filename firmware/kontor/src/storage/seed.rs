@@ -13,6 +13,7 @@ use kontor_status::paths;
 use kontor_sys::file::{write_atomic, write_durable};
 
 use super::disk::{Disk, open_writable};
+use super::reset;
 
 const SECTOR: usize = 512;
 /// What a seed begins with once its files are safe elsewhere.
@@ -37,6 +38,11 @@ pub(super) fn import(disk: &Disk, state_mounted: bool) -> anyhow::Result<()> {
         }
         bail!("kept until there is a state partition");
     }
+    let kept = disk.partition(PartitionKind::BootState);
+    if let Err(error) = kept.and_then(|bootstate| reset::keep_factory_site(&bootstate, &files)) {
+        // No reason to leave the office without its site.
+        eprintln!("warning: a factory reset will not bring this site file back: {error:#}");
+    }
     store(&files, Path::new(STATE_SITE_DIRECTORY))?;
     wipe(&open_writable(&node)?, bytes.len())?;
     eprintln!("imported {} files from the seed", files.len());
@@ -59,7 +65,7 @@ fn read(node: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Secrets first: when the site file is there, everything it needs is.
-fn store(files: &[SeedFile], directory: &Path) -> anyhow::Result<()> {
+pub(super) fn store(files: &[SeedFile], directory: &Path) -> anyhow::Result<()> {
     let secrets = directory.join("secrets");
     fs::create_dir_all(&secrets)?;
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o700))?;

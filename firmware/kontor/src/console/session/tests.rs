@@ -194,6 +194,17 @@ fn the_operator_names_no_files_of_root() {
 }
 
 #[test]
+fn a_factory_reset_asks_at_the_terminal() {
+    let mut terminal = Terminal::logged_in();
+    let words = ["factory-reset", "--wipe-data"].map(String::from);
+    assert_eq!(terminal.send("factory-reset --wipe-data\r").last(), Some(&Action::Converse(words.into())));
+    terminal.session.finished(terminal.now);
+    terminal.actions();
+    let refused = written(&terminal.send("factory-reset --state /etc\r"));
+    assert!(refused.contains("root-shell"), "{refused}");
+}
+
+#[test]
 fn a_pasted_site_file_can_be_checked_only() {
     let mut terminal = Terminal::logged_in();
     assert!(written(&terminal.send("site check\r")).contains("Paste the site file"));

@@ -111,6 +111,15 @@ error: pool outside its network
 }
 
 #[test]
+fn a_factory_reset_is_told_of_when_asked_only() {
+    let mut snapshot = well();
+    let storage = snapshot.storage.as_mut().unwrap();
+    storage.reset = Some(ResetStatus { at: 1_795_284_245, data_kept: true });
+    let expect = "\n  Reset     to how the box was flashed, at 2026-11-21T18:04:05Z, data kept\n";
+    assert!(overview(&snapshot, true).contains(expect) && !overview(&snapshot, false).contains("Reset"));
+}
+
+#[test]
 fn nothing_known_yet() {
     let expect = "Kontor (version unknown) on unknown board, slot ?\n  Office    waiting for the site file\n  Internet  down\n  \
                   Services  unknown: PID 1 does not answer\n";
