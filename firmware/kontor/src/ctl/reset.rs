@@ -17,12 +17,12 @@ const WORD: &str = "reset";
 
 /// Asks storage for a reset at the next boot, if that is what the operator wants; whether it is.
 pub(super) fn ask(paths: &Paths, data: Data, confirmed: bool) -> anyhow::Result<bool> {
-    let factory = storage::reset::factory_site()?;
+    let factory = storage::reset::factory_site()?.or_else(|| site::first_seeded(paths));
     print(&consequences(data, factory.as_deref(), &site::board(paths)?))?;
     if !confirmed && !is_confirmed()? {
         return Ok(false);
     }
-    storage::reset::ask(data)?;
+    storage::reset::ask(data, factory)?;
     Ok(true)
 }
 

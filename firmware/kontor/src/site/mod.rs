@@ -55,6 +55,11 @@ pub(crate) fn read_in_force(paths: &Paths) -> anyhow::Result<Site> {
     Site::parse(&name, &text, &board(paths)?).map_err(anyhow::Error::new)
 }
 
+/// The site file that came with the seed, on a box that was flashed before it was kept for a factory reset.
+pub(crate) fn first_seeded(paths: &Paths) -> Option<Vec<u8>> {
+    store::first_seeded(paths)
+}
+
 /// What is left of the command line besides [`Paths`]' options.
 #[derive(Debug, Default)]
 struct Arguments {

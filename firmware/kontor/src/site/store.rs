@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 /// Old entries beyond these are dropped: at 256 KiB each they stay far below a state partition's size.
 const MAX_HISTORY: usize = 200;
 
+/// Who has loaded what came by another way than a load.
+const SEED: &str = "seed";
+
 /// Why a site file came to the box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -77,11 +80,18 @@ pub(super) fn note_unrecorded(paths: &Paths, text: &str) -> io::Result<()> {
         return Ok(());
     }
     let info = Info {
-        who: "seed".to_owned(),
+        who: SEED.to_owned(),
         when: crate::calendar::utc(std::time::SystemTime::now()),
         why: "found on the disk at boot".to_owned(),
     };
     record(paths, text, &info).map(drop)
+}
+
+/// The first file that came with a seed, as far as the history goes back.
+pub(super) fn first_seeded(paths: &Paths) -> Option<Vec<u8>> {
+    let seeded = |number: &u32| info(paths, *number).is_some_and(|info| info.who == SEED);
+    let number = numbers(paths).ok()?.into_iter().find(seeded)?;
+    read_bounded(&history_directory(paths).join(format!("{number:04}.toml"))).ok()?
 }
 
 /// A new entry of the history; its number.

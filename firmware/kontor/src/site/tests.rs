@@ -310,3 +310,15 @@ fn a_running_office_never_falls_back_to_the_built_in_site() {
     assert!(status.error.is_some_and(|error| error.contains("site.toml")));
     assert_eq!(machine.in_force(), site_of("Huber"));
 }
+
+#[test]
+fn of_earlier_files_the_one_of_the_seed_is_found_again() {
+    let machine = Machine::new(true);
+    machine.load(&site_of("Huber")).unwrap();
+    assert_eq!(store::first_seeded(&machine.paths), None);
+    for seeded in ["of the seed", "of a restored disk"] {
+        store::note_unrecorded(&machine.paths, &site_of(seeded)).unwrap();
+    }
+    machine.load(&site_of("Neu")).unwrap();
+    assert_eq!(store::first_seeded(&machine.paths).unwrap(), site_of("of the seed").as_bytes());
+}

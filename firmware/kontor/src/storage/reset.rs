@@ -28,13 +28,14 @@ use super::disk::{Disk, open_writable};
 use super::{chosen_disk, is_mounted, seed};
 use crate::updated;
 
-/// Asks for a reset at the next boot.
+/// Asks for a reset at the next boot, to this site file.
 ///
 /// # Errors
 /// Why there cannot be one now.
-pub(crate) fn ask(data: Data) -> anyhow::Result<()> {
-    let record = Record { stage: Stage::Asked, data, at: now() };
-    write_record(&asked_disk()?.partition(PartitionKind::BootState)?, &record)
+pub(crate) fn ask(data: Data, factory: Option<Vec<u8>>) -> anyhow::Result<()> {
+    let bootstate = asked_disk()?.partition(PartitionKind::BootState)?;
+    keep(&bootstate, factory.unwrap_or_default())?;
+    write_record(&bootstate, &Record { stage: Stage::Asked, data, at: now() })
 }
 
 /// The site file that this box was flashed with, as far as it is known.
@@ -62,7 +63,10 @@ fn asked_disk() -> anyhow::Result<Disk> {
 /// Keeps what the seed brought, without its secrets, for a reset: the seed itself is wiped.
 pub(super) fn keep_factory_site(bootstate: &Path, files: &[SeedFile]) -> anyhow::Result<()> {
     let site = files.iter().find(|file| file.path == "site.toml");
-    let text = site.map(|file| file.content.clone()).unwrap_or_default();
+    keep(bootstate, site.map(|file| file.content.clone()).unwrap_or_default())
+}
+
+fn keep(bootstate: &Path, text: Vec<u8>) -> anyhow::Result<()> {
     if read_factory_site(bootstate)?.unwrap_or_default() == text {
         return Ok(());
     }
