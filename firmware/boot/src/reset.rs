@@ -31,10 +31,12 @@ pub enum Data {
 /// How far it is. The numbers are on disks: never changed or reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// To be carried out at the next boot.
+    /// To be carried out at the next boot. `state` is as it was.
     Asked = 1,
+    /// `state` is neither as it was nor fresh: nobody may use it before the reset is done.
+    Begun = 2,
     /// Carried out.
-    Done = 2,
+    Done = 3,
 }
 
 /// The last factory reset of a box.
@@ -70,7 +72,8 @@ impl Record {
         if !checked.starts_with(MAGIC) || checksum != crc32fast::hash(checked) {
             return None;
         }
-        let stage = [Stage::Asked, Stage::Done].into_iter().find(|stage| *stage as u8 == checked[8])?;
+        let stage =
+            [Stage::Asked, Stage::Begun, Stage::Done].into_iter().find(|stage| *stage as u8 == checked[8])?;
         let data = [Data::Keep, Data::Wipe].into_iter().find(|data| *data as u8 == checked[9])?;
         Some(Self { stage, data, at: u64::from_le_bytes(checked[10..].try_into().ok()?) })
     }
@@ -107,6 +110,8 @@ pub enum Step {
     ReplaceCopies,
     /// Nothing is left of `data`.
     WipeData,
+    /// The request says from now on that `state` is being changed.
+    Begin,
     /// What the file or directory, relative to `state`, holds is overwritten: what is only removed stays on the disk.
     Overwrite(PathBuf),
     /// It is removed.
@@ -121,20 +126,13 @@ pub enum Step {
     Note,
 }
 
-impl Step {
-    /// Whether `state` is no longer as it was once this step has begun: if it fails, daemons must not see it.
-    #[must_use]
-    pub fn changes_state(&self) -> bool {
-        !matches!(self, Self::ReplaceCopies | Self::WipeData)
-    }
-}
-
 /// All steps, in order, for what [`fate`] lets go. `data` comes before `state`: on a disk that fails to write, the office
 /// stays as it was.
 #[must_use]
 pub fn plan(data: Data, goes: &[PathBuf]) -> Vec<Step> {
     let mut steps = vec![Step::ReplaceCopies];
     steps.extend((data == Data::Wipe).then_some(Step::WipeData));
+    steps.push(Step::Begin);
     steps.extend(goes.iter().cloned().map(Step::Overwrite));
     steps.push(Step::Sync);
     steps.extend(goes.iter().cloned().map(Step::Remove));
@@ -172,12 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn the_note_comes_last_and_data_before_the_first_change_of_state() {
+    fn the_note_comes_last_and_data_before_state() {
         let steps = plan(Data::Wipe, &["site".into(), "dhcpd".into()]);
         assert_eq!(steps.last(), Some(&Step::Note));
-        let wipe = steps.iter().position(|step| *step == Step::WipeData).unwrap();
-        let first = steps.iter().position(Step::changes_state).unwrap();
-        assert!(wipe < first && steps[first..].iter().all(Step::changes_state));
+        assert_eq!(steps[..3], [Step::ReplaceCopies, Step::WipeData, Step::Begin]);
         let remove = steps.iter().position(|step| matches!(step, Step::Remove(_))).unwrap();
         assert_eq!(steps[remove - 1], Step::Sync, "what is overwritten is on the disk before it is removed");
         assert!(!plan(Data::Keep, &[]).contains(&Step::WipeData));
@@ -185,9 +181,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_read_back(asked: bool, keep: bool, at: u64) {
+        fn records_read_back(stage in 0..3_usize, keep: bool, at: u64) {
             let record = Record {
-                stage: if asked { Stage::Asked } else { Stage::Done },
+                stage: [Stage::Asked, Stage::Begun, Stage::Done][stage],
                 data: if keep { Data::Keep } else { Data::Wipe },
                 at,
             };

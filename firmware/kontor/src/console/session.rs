@@ -53,7 +53,6 @@ const HELP: &str = "\
 COMMAND --help shows more. Ctrl-C stops a command.
 ";
 
-const RESET_OPTIONS: [&str; 5] = ["--keep-data", "--wipe-data", "--yes", "--help", "-h"];
 const NO_FILES: &str = "\
 The console takes no file names and no --options that name files, because it reads as root: paste the
 file after `site load` or `site check`. With root-shell = true under [console] both are possible.
@@ -302,14 +301,12 @@ impl Session {
             }
             // It sees the files of its component, and none of the box.
             [SAMBA, _, ..] => self.run(Action::Converse(words)),
-            // It asks whether to go on. Its options name no files.
-            [FACTORY_RESET, options @ ..] if options.iter().all(|option| RESET_OPTIONS.contains(option)) => {
-                self.run(Action::Converse(words));
-            }
             _ if !self.policy.shell && names_files(&texts) => {
                 self.write(NO_FILES);
                 self.prompt();
             }
+            // It asks whether to go on.
+            [FACTORY_RESET, ..] => self.run(Action::Converse(words)),
             _ => self.run(Action::Run(words, None)),
         }
     }
@@ -400,7 +397,8 @@ fn words(line: &str) -> Vec<String> {
 /// Whether a command would read a file of the operator's choice: reports quote what is in a file, and the
 /// console reads as root. Of the options, only those that name none are let through.
 fn names_files(words: &[&str]) -> bool {
-    let harmless = |word: &&str| matches!(*word, "--json" | "--help" | "-h" | "-n");
+    const HARMLESS: [&str; 7] = ["--json", "--help", "-h", "-n", "--keep-data", "--wipe-data", "--yes"];
+    let harmless = |word: &&str| HARMLESS.contains(word);
     let options = words.iter().any(|word| word.starts_with('-') && !harmless(word));
     let help = words.iter().any(|word| matches!(*word, "--help" | "-h"));
     options || (matches!(words, ["site", "load" | "check", _, ..]) && !help)

@@ -75,36 +75,44 @@ fn keep(bootstate: &Path, text: Vec<u8>) -> anyhow::Result<()> {
 
 /// Carries out what is asked for. What fails becomes a problem, and is tried again at the next boot.
 pub(super) fn attend(disk: &Disk, status: &mut StorageStatus) {
-    match try_attend(disk, status) {
+    match try_attend(disk, status.state_mounted) {
         Ok(reset) => status.reset = reset,
-        Err(error) => status.problems.push(format!("the factory reset that was asked for: {error:#}")),
+        Err(error) => {
+            status.problems.push(format!("the factory reset that was asked for: {error:#}"));
+            withhold(disk, status);
+        }
     }
 }
 
-fn try_attend(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<Option<ResetStatus>> {
+/// Of a half-reset `state` nobody may take anything for the office, which is served from RAM, by the site file of the copies.
+fn withhold(disk: &Disk, status: &mut StorageStatus) {
+    let record = disk.partition(PartitionKind::BootState).and_then(|bootstate| read_record(&bootstate));
+    if record.is_ok_and(|record| record.is_some_and(|record| record.stage == Stage::Begun)) {
+        status.state_mounted = false;
+        if let Err(error) = umount2(paths::STATE, MntFlags::MNT_DETACH) {
+            status.problems.push(format!("{}: {error}", paths::STATE));
+        }
+    }
+}
+
+fn try_attend(disk: &Disk, state_mounted: bool) -> anyhow::Result<Option<ResetStatus>> {
     let bootstate = disk.partition(PartitionKind::BootState)?;
     let asked = match read_record(&bootstate)? {
         None => return Ok(None),
         Some(Record { stage: Stage::Done, data, at }) => return Ok(Some(shown(data, at))),
         Some(asked) => asked,
     };
-    if !status.state_mounted {
+    if !state_mounted {
         bail!("it waits for the state partition");
     }
     if is_office_in_force() {
-        bail!("it waits for a restart: daemons know the office as it was");
+        bail!("it waits for a restart");
     }
-    let data = disk.partition(PartitionKind::Data)?;
-    let places = Places { bootstate: &bootstate, data: &data, state: Path::new(paths::STATE) };
+    let data = disk.partition(PartitionKind::Data).ok();
+    let places = Places { bootstate: &bootstate, data: data.as_deref(), state: Path::new(paths::STATE) };
     eprintln!("factory reset: begins, {}", said(asked.data));
     for step in places.plan(asked.data)? {
-        let Err(error) = places.take(&step, asked) else { continue };
-        if step.changes_state() {
-            // Nobody may take what is left for the office: it is served from RAM, by the site file of the copies.
-            umount2(paths::STATE, MntFlags::empty()).context(paths::STATE)?;
-            status.state_mounted = false;
-        }
-        return Err(error.context(format!("{step:?} failed; it is begun again at the next boot")));
+        places.take(&step, asked).with_context(|| format!("{step:?}"))?;
     }
     eprintln!("factory reset: done, {}", said(asked.data));
     Ok(read_record(&bootstate)?.map(|done| shown(done.data, done.at)))
@@ -130,7 +138,8 @@ fn is_office_in_force() -> bool {
 /// What a reset changes.
 struct Places<'a> {
     bootstate: &'a Path,
-    data: &'a Path,
+    /// Without it there is nothing to be wiped.
+    data: Option<&'a Path>,
     /// Mount point of `state`.
     state: &'a Path,
 }
@@ -158,7 +167,8 @@ impl Places<'_> {
     fn take(&self, step: &Step, asked: Record) -> anyhow::Result<()> {
         match step {
             Step::ReplaceCopies => self.replace_copies(),
-            Step::WipeData => wipe(self.data).with_context(|| self.data.display().to_string()),
+            Step::WipeData => self.data.map_or(Ok(()), wipe),
+            Step::Begin => write_record(self.bootstate, &Record { stage: Stage::Begun, ..asked }),
             Step::Overwrite(path) => {
                 Ok(overwrite(&self.state.join(path)).with_context(|| path.display().to_string())?)
             }
@@ -194,7 +204,8 @@ impl Places<'_> {
 /// A disk that can do so forgets all of it; of any other the beginning is cleared, so that the file system is made anew.
 fn wipe(node: &Path) -> anyhow::Result<()> {
     // Exclusively: never while it is mounted.
-    let device = File::options().write(true).custom_flags(OFlag::O_EXCL.bits()).open(node)?;
+    let opened = File::options().write(true).custom_flags(OFlag::O_EXCL.bits()).open(node);
+    let device = opened.with_context(|| node.display().to_string())?;
     match block::discard(&device) {
         Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => return Err(error.into()),
         Ok(()) => eprintln!("factory reset: the disk has been told to forget all of {}", node.display()),

@@ -70,8 +70,8 @@ impl TestBox {
     /// One boot, with a power cut after so many steps; whether it came to its end.
     fn boot(&self, cut: usize) -> bool {
         let (bootstate, data, state) = (self.bootstate(), self.data(), self.state());
-        let places = Places { bootstate: &bootstate, data: &data, state: &state };
-        let Some(asked) = read_record(&bootstate).unwrap().filter(|record| record.stage == Stage::Asked)
+        let places = Places { bootstate: &bootstate, data: Some(&data), state: &state };
+        let Some(asked) = read_record(&bootstate).unwrap().filter(|record| record.stage != Stage::Done)
         else {
             return true;
         };
@@ -84,10 +84,20 @@ impl TestBox {
                 }
                 return false;
             }
-            assert!(read_record(&bootstate).unwrap().is_some_and(|record| record.stage == Stage::Asked));
+            let before = self.of_the_old_office();
             places.take(step, asked).unwrap();
+            // Whoever finds `state` changed finds that it is, until it is fresh.
+            let stage = read_record(&bootstate).unwrap().unwrap().stage;
+            assert!(before == self.of_the_old_office() || stage == Stage::Begun, "{step:?}: {stage:?}");
         }
         true
+    }
+
+    /// What goes and is there, whole.
+    fn of_the_old_office(&self) -> Vec<&str> {
+        let is_whole =
+            |path: &str| fs::read(self.state().join(path)).is_ok_and(|text| text == b"of the old office");
+        GONE.into_iter().filter(|path| is_whole(path)).collect()
     }
 
     fn copy(&self) -> Option<String> {
