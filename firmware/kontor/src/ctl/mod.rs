@@ -26,6 +26,8 @@ const LOG_LINES_EACH: u32 = 5;
 /// `site load` went well, and then the daemons could not be told.
 const UNTOLD: &str =
     "the new site file is in force, but the services still follow the one before: try `reload`";
+/// A factory reset was asked for, and then the box could not be restarted.
+const UNRESTARTED: &str = "the reset is asked for and comes with the next restart";
 /// The newest release's facts in the base image.
 const OS_RELEASE: &str = "/usr/lib/os-release";
 
@@ -53,7 +55,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Reboot => tell(&paths, "reboot", "the box restarts"),
         Command::PowerOff => tell(&paths, "power-off", "the box switches off"),
         Command::FactoryReset { data, confirmed } => match reset::ask(&paths, data, confirmed)? {
-            true => tell(&paths, "reboot", "asked for; the box restarts and does it"),
+            true => tell(&paths, "reboot", "asked for; the box restarts and does it").context(UNRESTARTED),
             false => print("nothing is changed\n"),
         },
         Command::Version => print(&version()),
