@@ -92,12 +92,13 @@ pub enum Fate {
 
 /// The fate of a path, relative to `state`.
 ///
-/// What is remembered of releases stays, and a time that has certainly passed: otherwise a reset would make a box take an old
-/// release, or one that has failed on it. Everything else goes, also what this release does not know.
+/// What is remembered of releases stays, the schema that all of them can read, and a time that has certainly passed: otherwise a
+/// reset would make a box take an old release, or one that has failed on it. Everything else goes, also what this release does
+/// not know.
 #[must_use]
 pub fn fate(path: &Path) -> Fate {
     match path.to_str() {
-        Some("updated" | "init/clock" | "lost+found") => Fate::Stays,
+        Some("updated" | "schema.json" | "init/clock" | "lost+found") => Fate::Stays,
         Some("init") => Fate::Enter,
         _ => Fate::Goes,
     }
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn what_keeps_old_releases_out_stays() {
         let check = |path: &str, expected: Fate| assert_eq!(fate(Path::new(path)), expected, "{path}");
-        for path in ["updated", "init/clock", "lost+found"] {
+        for path in ["updated", "schema.json", "init/clock", "lost+found"] {
             check(path, Fate::Stays);
         }
         check("init", Fate::Enter);
