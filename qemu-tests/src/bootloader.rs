@@ -102,7 +102,7 @@ mod tests {
         let all = |tries| slots.map(|active| slots.map(|last_good| (active, last_good, tries)));
         let tries = (0..4).flat_map(|a| (0..4).map(move |b| [a, b]));
         for (active, last_good, tries) in tries.flat_map(all).flatten() {
-            let mut state = BootState { active, last_good, tries, good: [true, false] };
+            let mut state = BootState { active, last_good, tries, good: [true, false], installed: None };
             let mut environment = Environment::new(&state.encode());
             for _ in 0..8 {
                 let expect = match state.take_try([true; 2]) {

@@ -16,6 +16,20 @@ const ENTRY_SIZE: usize = 128;
 // UEFI prescribes at least 16 KiB for the entry array; every tool writes exactly 128 entries.
 const MAX_ENTRIES: u32 = 128;
 
+/// Makes this boot sector one of a disk that ends with block `last_lba` (UEFI 2.10, 5.2.3): one entry over all of it keeps
+/// programs that know no GPT away. The boot code stays.
+///
+/// # Panics
+/// When `sector` is shorter than 512 bytes.
+pub fn protective_mbr(sector: &mut [u8], last_lba: u64) {
+    let mut entry = [0; 16];
+    entry[1..8].copy_from_slice(&[0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff]);
+    entry[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    entry[12..16].copy_from_slice(&u32::try_from(last_lba).unwrap_or(u32::MAX).to_le_bytes());
+    sector[446..462].copy_from_slice(&entry);
+    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+}
+
 /// One copy of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {

@@ -8,11 +8,13 @@ pub mod frame;
 pub mod gpt;
 pub mod growth;
 pub mod health;
+pub mod install;
 pub mod partition;
 pub mod reset;
 pub mod seed;
 pub mod site_copy;
 pub mod slots;
+pub mod target;
 
 pub use partition::{Guid, PartitionKind};
 pub use slots::{BootState, Slot};

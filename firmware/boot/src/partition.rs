@@ -20,6 +20,16 @@ impl Guid {
         Self(value.to_be_bytes())
     }
 
+    /// From its text, in capitals or not.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let places = text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
+        if text.len() != 36 || !places.eq([8, 13, 18, 23]) {
+            return None;
+        }
+        u128::from_str_radix(&text.replace('-', ""), 16).ok().map(Self::from_u128)
+    }
+
     /// From the bytes of a GPT (UEFI 2.10, appendix A: the first three fields are little-endian).
     #[must_use]
     pub const fn from_disk(bytes: [u8; 16]) -> Self {
@@ -139,6 +149,17 @@ mod tests {
     fn guids_print_as_their_standards_do() {
         assert_eq!(PartitionKind::Esp.type_guid().to_string(), "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
         assert_eq!(PartitionKind::Bios.type_guid().to_string(), "21686148-6449-6E6F-744E-656564454649");
+    }
+
+    #[test]
+    fn a_guid_comes_back_from_its_text_and_from_nothing_else() {
+        let guid = PartitionKind::State.type_guid();
+        let text = guid.to_string();
+        assert_eq!([Guid::parse(&text), Guid::parse(&text.to_lowercase())], [Some(guid); 2]);
+        let long = format!("{text}0");
+        for wrong in ["", "4B6F6E74", &text[1..], &long, &text.replace('-', "0"), &text.replace('B', "x")] {
+            assert_eq!(Guid::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

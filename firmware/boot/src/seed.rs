@@ -13,11 +13,13 @@ const MAX_FILES: usize = 64;
 const MAX_FILE: u64 = 1 << 20;
 const SITE: &str = "site.toml";
 const SECRETS: &str = "secrets/";
+/// An order to install ([`crate::install::Order`]); it is no file of the office and is never imported.
+pub const ORDER: &str = "install.toml";
 
 /// One file to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedFile {
-    /// `site.toml` or `secrets/NAME`; never anything else.
+    /// `site.toml`, `secrets/NAME` or `install.toml`; never anything else.
     pub path: String,
     /// Content.
     pub content: Vec<u8>,
@@ -45,7 +47,10 @@ impl fmt::Display for SeedError {
             Self::Tar(_) => f.write_str("seed is not a readable tar"),
             Self::TooManyFiles => write!(f, "seed has more than {MAX_FILES} files"),
             Self::Name(name) => {
-                write!(f, "seed has `{name}`; only site.toml and secrets/NAME, once each, are allowed")
+                write!(
+                    f,
+                    "seed has `{name}`; only site.toml, install.toml and secrets/NAME, once each, are allowed"
+                )
             }
             Self::FileTooLarge(name) => write!(f, "`{name}` in the seed is larger than 1 MiB"),
         }
@@ -99,12 +104,31 @@ pub fn read(partition: &[u8]) -> Result<Vec<SeedFile>, SeedError> {
     Ok(files)
 }
 
+/// The files as a tar for the partition, with this time; they may be secret. The order stays: the site file is to come first.
+///
+/// # Errors
+/// When they do not fit.
+pub fn pack(files: &[SeedFile], mtime: u32) -> Result<Vec<u8>, SeedError> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for SeedFile { path, content } in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        // The site file may hold password hashes.
+        header.set_mode(0o600);
+        header.set_mtime(mtime.into());
+        header.set_cksum();
+        tar.append_data(&mut header, path, content.as_slice()).map_err(SeedError::Tar)?;
+    }
+    let bytes = tar.into_inner().map_err(SeedError::Tar)?;
+    if bytes.len() as u64 > SEED_SIZE { Err(SeedError::TooLarge) } else { Ok(bytes) }
+}
+
 fn is_allowed(path: &str) -> bool {
     let is_name = |name: &str| {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         plain && !name.is_empty() && name.len() <= 64 && !name.starts_with('.')
     };
-    path == SITE || path.strip_prefix(SECRETS).is_some_and(is_name)
+    path == SITE || path == ORDER || path.strip_prefix(SECRETS).is_some_and(is_name)
 }
 
 #[cfg(test)]

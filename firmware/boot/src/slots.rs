@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::partition::Guid;
+
 /// Tries a slot gets when it is freshly written or has proved itself.
 pub const MAX_TRIES: u8 = 3;
 /// Tries of a release that has just been written: one, and another for a power cut. One that cannot boot is given up while an
@@ -92,13 +94,27 @@ pub struct BootState {
     pub tries: [u8; 2],
     /// Whether a and b have ever been healthy with their present content.
     pub good: [bool; 2],
+    /// The disk that was installed from this one ([`crate::install::identity`]): GRUB starts it instead, as long as it is there.
+    pub installed: Option<Guid>,
 }
 
 impl BootState {
     /// After flashing: both slots hold the same release, nothing is proved.
     #[must_use]
     pub const fn fresh() -> Self {
-        Self { active: Slot::A, last_good: Slot::A, tries: [MAX_TRIES; 2], good: [false; 2] }
+        Self { active: Slot::A, last_good: Slot::A, tries: [MAX_TRIES; 2], good: [false; 2], installed: None }
+    }
+
+    /// Of a disk that was installed from the one with this state, `booted` being the slot that runs: it comes first, and the other
+    /// one second if it could be chosen there. Nothing is proved yet.
+    #[must_use]
+    pub fn of_installed(&self, booted: Slot) -> Self {
+        let other = booted.other();
+        let mut tries = [MAX_TRIES; 2];
+        if self.tries[other.index()] == 0 && !self.good[other.index()] {
+            tries[other.index()] = 0;
+        }
+        Self { active: booted, last_good: booted, tries, good: [false; 2], installed: None }
     }
 
     /// What GRUB does before a boot; `loads` says whether kernel and initrd of a and b can be read.
@@ -171,6 +187,10 @@ impl BootState {
             )
             .as_bytes(),
         );
+        if let Some(disk) = self.installed {
+            // As GRUB's `probe --part-uuid` writes it.
+            text.extend_from_slice(format!("installed={}\n", disk.to_string().to_lowercase()).as_bytes());
+        }
         let mut sector = [b'#'; SECTOR];
         sector[..text.len()].copy_from_slice(&text);
         sector
@@ -190,6 +210,7 @@ impl BootState {
             last_good: last_good?,
             tries: [number(text, "a_tries", MAX_TRIES)?, number(text, "b_tries", MAX_TRIES)?],
             good: [number(text, "a_good", 1)? == 1, number(text, "b_good", 1)? == 1],
+            installed: variable(text, "installed").ok().and_then(Guid::parse),
         })
     }
 }
@@ -254,7 +275,7 @@ mod tests {
             tries in [0..=MAX_TRIES, 0..=MAX_TRIES],
             good in any::<[bool; 2]>(),
         ) -> BootState {
-            BootState { active, last_good, tries, good }
+            BootState { active, last_good, tries, good, installed: None }
         }
     }
 
@@ -335,10 +356,31 @@ mod tests {
         let mut sector = [b'#'; SECTOR];
         let text =
             b"# GRUB Environment Block\n# WARNING: do not edit\nb_tries=1\nb_good=0\na_tries=0\na_good=1\n\
-            saved_entry=x\nlast_good=a\nactive=b\n";
+            saved_entry=x\nlast_good=a\nactive=b\ninstalled=4b6f6e74-6f72-4001-9b1e-7a3d5c2e8f10\n";
         sector[..text.len()].copy_from_slice(text);
-        let expected = BootState { active: Slot::B, last_good: Slot::A, tries: [0, 1], good: [true, false] };
+        let expected = BootState {
+            active: Slot::B,
+            last_good: Slot::A,
+            tries: [0, 1],
+            good: [true, false],
+            installed: Some(Guid::from_u128(0x4B6F6E74_6F72_4001_9B1E_7A3D5C2E8F10)),
+        };
         assert_eq!(BootState::decode(&sector), Ok(expected));
+        assert_eq!(BootState::decode(&expected.encode()), Ok(expected));
+    }
+
+    #[test]
+    fn an_installed_disk_begins_with_the_slot_that_runs() {
+        let mut stick = BootState::fresh();
+        stick.take_try([true; 2]);
+        let mut installed = stick.of_installed(Slot::A);
+        assert_eq!(installed, BootState::fresh(), "both slots of a stick hold the same release");
+        assert_eq!(installed.take_try([true; 2]), Boot::Try(Slot::A));
+        stick.mark_good(Slot::B);
+        stick.invalidate(Slot::A);
+        let mut installed = stick.of_installed(Slot::B);
+        let boots: Vec<Boot> = (0..4).map(|_| installed.take_try([true; 2])).collect();
+        assert_eq!(boots, [vec![Boot::Try(Slot::B); 3], vec![Boot::LastGood(Slot::B)]].concat());
     }
 
     #[test]

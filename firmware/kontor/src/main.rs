@@ -13,6 +13,7 @@ mod ctl;
 mod dhcpd;
 mod dnsd;
 mod init;
+mod install;
 mod netd;
 mod site;
 mod storage;
@@ -29,6 +30,7 @@ applets:
   dnsd       DNS forwarder and local zones
   timed      clock: renders chrony's configuration and runs it
   storage    finds, grows and mounts the partitions (one-shot)
+  install    puts a box that runs from a stick on the machine's disk, as its seed orders (one-shot)
   site       validates and applies site files
   updated    releases: fetches, checks and installs them, and judges a new one
   component  runs a component in name spaces of its own, and programs in it
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         "timed" => timed::run(&args),
         "storage" => storage::run(&args),
         "site" => site::run(&args),
+        "install" => install::run(&args),
         "component" => component::run(&args),
         "updated" => updated::run(&args),
         "console" => console::run(&args),

@@ -5,12 +5,14 @@
 
 pub mod paths;
 
+mod install;
 mod lease;
 mod name;
 mod net;
 mod service;
 mod update;
 
+pub use install::{InstallStatus, Progress as InstallProgress};
 pub use lease::{DhcpStatus, LeaseState, LeaseStatus};
 pub use name::DnsStatus;
 pub use net::{LinkStatus, NetStatus, WanLease, WanState};

@@ -18,6 +18,10 @@ pub const STORAGE_STATUS: &str = "/run/kontor/storage/status.json";
 pub const STORAGE_DISK: &str = "/run/kontor/storage/disk";
 /// The site file of a seed that could not be imported, as there is no state partition; written by storage.
 pub const SEED_SITE: &str = "/run/kontor/storage/seed-site.toml";
+/// The order to install that the stick's seed holds; written by storage, carried out by the service `install`.
+pub const INSTALL_ORDER: &str = "/run/kontor/storage/install.toml";
+/// [`crate::InstallStatus`]; written by who installs.
+pub const INSTALL_STATUS: &str = "/run/kontor/install/status.json";
 /// [`crate::NetStatus`]; written by netd.
 pub const NET_STATUS: &str = "/run/kontor/netd/status.json";
 /// [`crate::DhcpStatus`]; written by dhcpd.
@@ -124,6 +128,12 @@ impl Paths {
     #[must_use]
     pub fn seed_site(&self) -> PathBuf {
         Self::under(&self.run, RUN, SEED_SITE)
+    }
+
+    /// See [`INSTALL_STATUS`].
+    #[must_use]
+    pub fn install_status(&self) -> PathBuf {
+        Self::under(&self.run, RUN, INSTALL_STATUS)
     }
 
     /// See [`NET_STATUS`].

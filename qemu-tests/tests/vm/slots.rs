@@ -38,7 +38,8 @@ pub(crate) fn panicking(world: &mut World) -> Result<()> {
 
 pub(crate) fn out_of_tries(world: &mut World) -> Result<()> {
     let office = Office::prepare(world, &BoxOptions::default())?;
-    let state = BootState { active: Slot::A, last_good: Slot::B, tries: [0, 0], good: [true, true] };
+    let state =
+        BootState { active: Slot::A, last_good: Slot::B, tries: [0, 0], good: [true, true], installed: None };
     world.vm(office.gateway).disk()?.set_boot_state(&state)?;
     world.power_on(office.gateway)?;
     let ready = world.wait_until_ready(office.gateway)?;

@@ -1,9 +1,12 @@
 //! `cargo xtask flash`: writes an image to a disk, and makes sure that it is there.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::fs::File;
+use std::io::{BufRead, IsTerminal, Read, Write};
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
+use kontor_boot::Guid;
+use kontor_boot::install::Order;
 use kontor_config::Site;
 use kontor_config::site::SambaRole;
 
@@ -20,6 +23,8 @@ Examples:
   cargo xtask flash target/images/branch.img /dev/sdX --site office.toml  with its office in it
   cargo xtask flash target/images/branch.img /dev/sdX --site office.toml --join joiner.txt
                                                                           and joins its domain by itself
+  cargo xtask flash target/images/branch.img /dev/sdX --site office.toml --install
+                                                                          a stick that puts the office's box on a machine
   cargo xtask flash target/images/branch.img disk.img --size 8192         into a new file, for a virtual machine";
 
 /// Write an image to a disk or a file, read it back, and say whether it is right
@@ -37,6 +42,13 @@ pub struct Args {
     /// user who may join computers, and the password; both are wiped on the box when the domain has accepted or refused them
     #[arg(long, value_name = "FILE", requires = "site")]
     pub join: Option<Utf8PathBuf>,
+    /// Have a box that boots from this stick install itself to the machine's only internal disk, with the office of --site, and
+    /// switch off. It asks nobody, and leaves a disk alone that has something on it
+    #[arg(long)]
+    pub install: bool,
+    /// With --install: also overwrite an internal disk that has something on it, be it another office
+    #[arg(long, requires = "install")]
+    pub install_over: bool,
     /// Check the site file against this machine's ports: the name of a file in board/ [default: that for any machine]
     #[arg(long, short, value_name = "NAME", requires = "site")]
     pub board: Option<String>,
@@ -58,30 +70,56 @@ pub struct Args {
 /// not give back what was written.
 pub fn run(args: &Args) -> Result<()> {
     let source = Source::open(&args.image)?;
-    let seed = args.site.as_ref().map(|_| read_seed(args)).transpose()?;
+    let seed = read_seed(args)?;
     let created = args.size.map(|mib| create(args, mib, &source)).transpose()?;
     let target = Target::inspect(&args.target, &source, &Kernel::default())?;
     if created.is_none() {
         agree(args, &target)?;
     }
-    let layout = source.layout(target.bytes, seed)?;
+    let layout = source.layout(target.bytes, seed, random_id()?)?;
     let mut medium = target.open()?;
     write::flash(&source, &layout, &mut medium).with_context(|| format!("{} is NOT usable", target.path))?;
     super::print(format_args!("{}: written and verified\n", target.path))
 }
 
-/// The seed with the site file, once that is valid.
-fn read_seed(args: &Args) -> Result<Vec<u8>> {
-    let path = args.site.as_ref().context("no site file")?;
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+/// The seed with the site file, once that is valid, and with the order to install; nothing when there is neither.
+fn read_seed(args: &Args) -> Result<Option<Vec<u8>>> {
+    if args.site.is_none() && !args.install {
+        return Ok(None);
+    }
     let workspace = Workspace::locate();
     let product = Product::load(&workspace.product(&args.product))?;
-    let boards = BoardFile::load_all(&product, &workspace)?;
-    let board = named_board(args.board.as_deref(), &product, &boards)?;
+    let epoch_s = product.epoch_s()?;
+    let office = args.site.as_ref().map(|path| read_office(path, args, &workspace, &product)).transpose()?;
+    let office = office.as_ref().map(|(site, join)| (site.as_str(), join.as_deref()));
+    if args.install {
+        let order = Order { id: random_id()?, over: args.install_over };
+        return seed::installing(office, &order, epoch_s).map(Some);
+    }
+    office.map(|(site, join)| seed::seed(site, join, epoch_s)).transpose()
+}
+
+/// The site file, and who joins its domain.
+fn read_office(
+    path: &Utf8Path,
+    args: &Args,
+    workspace: &Workspace,
+    product: &Product,
+) -> Result<(String, Option<String>)> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let boards = BoardFile::load_all(product, workspace)?;
+    let board = named_board(args.board.as_deref(), product, &boards)?;
     let site = Site::parse(path.as_str(), &text, &board.board)
         .map_err(|report| anyhow::anyhow!("{path} has mistakes\n\n{report}"))?;
     let join = args.join.as_ref().map(|file| read_join(file, path, &site)).transpose()?;
-    seed::seed(&text, join.as_deref(), product.epoch_s()?)
+    Ok((text, join))
+}
+
+/// By which a disk, or what is made of a stick, is told from all others.
+fn random_id() -> Result<Guid> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("/dev/urandom")?;
+    Ok(Guid(bytes))
 }
 
 /// Who joins which domain: a mistake is found here, and not in a cupboard far away.

@@ -10,11 +10,11 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use kontor_boot::gpt::{Header, SECTOR, Table};
+use kontor_boot::gpt::{Header, SECTOR, Table, protective_mbr};
+use kontor_boot::install::with_id;
 use kontor_boot::partition::{LAYOUT, PartitionKind};
-use kontor_boot::{BootState, filesystem, growth};
+use kontor_boot::{BootState, Guid, filesystem, growth};
 
-use crate::image::disk::protective_mbr;
 use crate::qemu::disk::next_data;
 
 /// What holds boot sector and partition table; written last.
@@ -118,18 +118,20 @@ impl Source {
         }
     }
 
-    /// What a disk of `size` bytes will hold, with `seed` in place of the image's own.
+    /// What a disk of `size` bytes will hold, with `seed` in place of the image's own, and GUIDs made of `id`: no two disks
+    /// that are flashed have the same.
     ///
     /// # Errors
     /// When the disk is too small, or the image cannot be read.
-    pub fn layout(&self, size: u64, seed: Option<Vec<u8>>) -> Result<Layout> {
+    pub fn layout(&self, size: u64, seed: Option<Vec<u8>>, id: Guid) -> Result<Layout> {
         ensure!(
             size >= self.length,
             "the target is too small: it has {} bytes, the image needs {}",
             size,
             self.length
         );
-        let grown = growth::plan(&self.table, size).context("fitting the partitions to the target")?;
+        let grown =
+            growth::plan(&with_id(&self.table, id), size).context("fitting the partitions to the target")?;
         let mut body = Vec::new();
         for entry in &self.table.entries {
             let (offset, length) = (entry.offset(), entry.length());

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use anyhow::{Context, Result, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
-use kontor_boot::gpt::{Entry, SECTOR, Table};
+use kontor_boot::gpt::{Entry, SECTOR, Table, protective_mbr};
 use kontor_boot::partition::{BOOTSTATE_SIZE, Guid, LAYOUT, PartitionKind, SEED_SIZE};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
@@ -196,17 +196,6 @@ fn boot_sector(boot: &[u8], last_lba: u64, core_lba: u64) -> Result<[u8; 512]> {
     sector[0x66..0x68].copy_from_slice(&[0x90, 0x90]);
     protective_mbr(&mut sector, last_lba);
     Ok(sector)
-}
-
-/// Makes this boot sector one of a disk that ends with block `last_lba`: one entry over all of it keeps programs
-/// that know no GPT away.
-pub fn protective_mbr(sector: &mut [u8], last_lba: u64) {
-    let mut entry = [0; 16];
-    entry[1..8].copy_from_slice(&[0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff]);
-    entry[8..12].copy_from_slice(&1_u32.to_le_bytes());
-    entry[12..16].copy_from_slice(&u32::try_from(last_lba).unwrap_or(u32::MAX).to_le_bytes());
-    sector[446..462].copy_from_slice(&entry);
-    sector[510..512].copy_from_slice(&[0x55, 0xaa]);
 }
 
 /// `core.img` whose first sector knows where the rest of it lies.

@@ -1,8 +1,10 @@
 //! The seed: a raw tar with what the box imports at its first boot, and then wipes.
 
-use anyhow::{Context, Result, ensure};
-use kontor_boot::partition::SEED_SIZE;
+use anyhow::{Result, anyhow};
+use kontor_boot::install::Order;
+use kontor_boot::seed::{ORDER, SeedError, SeedFile, pack};
 
+const SITE: &str = "site.toml";
 /// Where the box looks for the password with which its component `samba` joins a domain.
 const JOIN: &str = "secrets/samba-join";
 
@@ -11,24 +13,30 @@ const JOIN: &str = "secrets/samba-join";
 /// # Errors
 /// When it does not fit.
 pub fn seed(site: &str, join: Option<&str>, mtime: u32) -> Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let join = join.map(|text| (JOIN, text));
-    for (name, text) in [("site.toml", site)].into_iter().chain(join) {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(text.len() as u64);
-        // The site file may hold password hashes.
-        header.set_mode(0o600);
-        header.set_mtime(mtime.into());
-        header.set_cksum();
-        tar.append_data(&mut header, name, text.as_bytes()).with_context(|| format!("cannot pack {name}"))?;
-    }
-    let bytes = tar.into_inner()?;
-    ensure!(
-        bytes.len() as u64 <= SEED_SIZE,
-        "the site file of {} bytes does not fit the seed partition",
-        site.len()
-    );
-    Ok(bytes)
+    pack(&files(site, join), mtime).map_err(|error| match error {
+        SeedError::TooLarge => {
+            anyhow!("the site file of {} bytes does not fit the seed partition", site.len())
+        }
+        error => error.into(),
+    })
+}
+
+/// The same of a stick that is to install itself; the office, if there is one, goes along.
+///
+/// # Errors
+/// When it does not fit.
+pub fn installing(office: Option<(&str, Option<&str>)>, order: &Order, mtime: u32) -> Result<Vec<u8>> {
+    let mut all = office.map(|(site, join)| files(site, join)).unwrap_or_default();
+    all.push(file(ORDER, &order.text()));
+    Ok(pack(&all, mtime)?)
+}
+
+fn files(site: &str, join: Option<&str>) -> Vec<SeedFile> {
+    [file(SITE, site)].into_iter().chain(join.map(|text| file(JOIN, text))).collect()
+}
+
+fn file(path: &str, text: &str) -> SeedFile {
+    SeedFile { path: path.into(), content: text.into() }
 }
 
 #[cfg(test)]
@@ -58,6 +66,20 @@ mod tests {
         let found = files.iter().map(|file| (file.path.as_str(), file.content.as_slice()));
         let wanted: [(&str, &[u8]); 2] = [("site.toml", b"schema = 1\n"), (JOIN, b"joiner\nsecret\n")];
         assert!(found.eq(wanted));
+    }
+
+    #[test]
+    fn an_order_comes_last_with_or_without_an_office() {
+        let order = Order { id: kontor_boot::Guid::from_u128(7), over: true };
+        for (office, names) in [
+            (Some(("schema = 1\n", Some("joiner\nsecret\n"))), vec![SITE, JOIN, ORDER]),
+            (Some(("schema = 1\n", None)), vec![SITE, ORDER]),
+            (None, vec![ORDER]),
+        ] {
+            let files = kontor_boot::seed::read(&installing(office, &order, 7).unwrap()).unwrap();
+            assert!(files.iter().map(|file| file.path.as_str()).eq(names));
+            assert_eq!(Order::parse(&files.last().unwrap().content).unwrap(), order);
+        }
     }
 
     #[test]

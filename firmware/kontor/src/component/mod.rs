@@ -25,7 +25,7 @@ mod ready;
 mod root;
 mod runner;
 mod samba;
-mod seeded;
+pub(crate) mod seeded;
 mod service;
 mod setup;
 mod shares;

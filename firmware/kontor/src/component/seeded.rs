@@ -91,21 +91,23 @@ fn is_refused(status: ExitStatus) -> bool {
     status.code() == Some(REFUSED)
 }
 
-/// `wipe-join FILE`: in place first, for a file that is removed stays where it was on the disk.
+/// `wipe-join FILE`
 pub(super) fn run(args: &[String]) -> anyhow::Result<()> {
     let [file] = args else { bail!("usage: kontor component {WIPE} FILE") };
-    let file = Path::new(file);
+    wipe(Path::new(file))?;
+    println!("the seed's password is wiped");
+    Ok(())
+}
+
+/// In place first, for a file that is removed stays where it was on the disk.
+pub(crate) fn wipe(file: &Path) -> anyhow::Result<()> {
     let overwrite = || -> io::Result<()> {
         let length = fs::metadata(file)?.len();
         let mut opened = File::options().write(true).open(file)?;
         io::copy(&mut io::Read::take(io::repeat(0), length), &mut opened)?;
         opened.sync_all()
     };
-    overwrite()
-        .and_then(|()| remove_durable(file))
-        .with_context(|| format!("cannot wipe {}", file.display()))?;
-    println!("the seed's password is wiped");
-    Ok(())
+    overwrite().and_then(|()| remove_durable(file)).with_context(|| format!("cannot wipe {}", file.display()))
 }
 
 #[cfg(test)]

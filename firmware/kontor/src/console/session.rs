@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::line::{Edit, Editor};
-use crate::ctl::{FACTORY_RESET, SAMBA};
+use crate::ctl::{FACTORY_RESET, INSTALL, SAMBA};
 
 /// The one account.
 const OPERATOR: &str = "operator";
@@ -42,6 +42,7 @@ const HELP: &str = "\
   site check           paste a site file, check it and change nothing
   site show            the site file in force
   site history         earlier site files
+  install [DISK]       put a box that runs from a stick on a disk of the machine
   samba TOOL …         a tool of Samba's: `samba user list`, `samba user add NAME`
   restart NAME         restart one service
   reboot               restart the box
@@ -301,6 +302,8 @@ impl Session {
             }
             // It sees the files of its component, and none of the box.
             [SAMBA, _, ..] => self.run(Action::Converse(words)),
+            // It asks before it erases a disk, which is no file to read.
+            [INSTALL, ..] => self.run(Action::Converse(words)),
             _ if !self.policy.shell && names_files(&texts) => {
                 self.write(NO_FILES);
                 self.prompt();

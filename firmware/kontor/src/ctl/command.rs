@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Update { json: bool },
     /// Releases: something is asked for.
     AskUpdate(Request),
+    /// Installs the box to a disk, which may be erased if that was agreed to; without one, lists the disks.
+    Install { disk: Option<String>, agreed: Option<String> },
     /// Restarts one service.
     Restart { service: String },
     /// Restarts the box.
@@ -43,6 +45,8 @@ pub(crate) enum Command {
 pub(crate) const FACTORY_RESET: &str = "factory-reset";
 /// The component whose tools are commands.
 pub(crate) const SAMBA: &str = "samba";
+/// The command that puts the box on a disk.
+pub(crate) const INSTALL: &str = "install";
 /// Log lines shown without `-n`.
 const LOG_LINES: u32 = 40;
 /// Most log lines that can be asked for; PID 1 keeps no more.
@@ -65,6 +69,7 @@ usage: kontor ctl COMMAND
   update install       look, fetch, install and restart now
   update from stick    the same from a stick with a repository
   update rollback      back to the release in the other slot, and restart
+  install [DISK]       put a box that runs from a stick on a disk of the machine
   samba TOOL …         a tool of Samba's: users, groups, the domain
   restart NAME         restart one service
   reboot               restart the box
@@ -125,6 +130,12 @@ const TOPICS: &[(&str, &str)] = &[
          installed again unless it is asked for. What the box keeps stays.\n\
          --major  also goes to this major version, which is never installed unasked.\n\n\
          example: kontor ctl update install\n",
+    ),
+    (
+        INSTALL,
+        "usage: install [DISK [--yes-erase-DISK]]\n\nWithout a word, lists the machine's disks, what is on them, and to which of them a box that runs \
+         from a stick\ncould be installed. With the name of one, erases it and puts this box on it, with its site file, after it has asked;\nleases and users' files \
+         stay on the stick. Ctrl-C leaves a disk that does not boot.\n--yes-erase-DISK does not ask.\n\nexample: kontor ctl install nvme0n1\n",
     ),
     (
         SAMBA,
@@ -194,6 +205,11 @@ pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
         }
         ("update", ["from", folder, options @ ..]) => {
             Ok(Command::AskUpdate(Request::From { folder: folder.into(), major: major(options)? }))
+        }
+        (INSTALL, []) => Ok(Command::Install { disk: None, agreed: None }),
+        (INSTALL, [disk]) => Ok(Command::Install { disk: Some(service_name(disk)?), agreed: None }),
+        (INSTALL, [disk, flag]) if flag.starts_with("--yes-erase-") => {
+            Ok(Command::Install { disk: Some(service_name(disk)?), agreed: Some((*flag).to_owned()) })
         }
         ("restart", [service]) => Ok(Command::Restart { service: service_name(service)? }),
         ("reboot", []) => Ok(Command::Reboot),
@@ -331,6 +347,11 @@ mod tests {
         check("factory-reset --keep-data --wipe-data", Err("not both"));
         check("factory-reset now", Err("--keep-data or --wipe-data"));
         check("update install --now", Err("does not know `--now`"));
+        check("install", Ok(Command::Install { disk: None, agreed: None }));
+        let (disk, flag) = (Some("sda".to_owned()), "--yes-erase-sda");
+        check("install sda", Ok(Command::Install { disk: disk.clone(), agreed: None }));
+        check("install sda --yes-erase-sda", Ok(Command::Install { disk, agreed: Some(flag.into()) }));
+        check("install sda --yes", Err("usage: install [DISK [--yes-erase-DISK]]"));
         check("update explode", Err("usage: update [--json]"));
         check("", Ok(Command::Help(HELP)));
     }

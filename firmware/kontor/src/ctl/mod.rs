@@ -18,7 +18,7 @@ use kontor_status::paths::Paths;
 use serde::Serialize;
 
 use command::Command;
-pub(crate) use command::{FACTORY_RESET, SAMBA};
+pub(crate) use command::{FACTORY_RESET, INSTALL, SAMBA};
 use snapshot::Snapshot;
 
 /// Log lines of each service when none is named.
@@ -50,6 +50,8 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
             request.found()?.leave(&paths)?;
             print("asked for; `update` shows how it goes\n")
         }
+        Command::Install { disk: None, .. } => print(&crate::install::list()?),
+        Command::Install { disk: Some(disk), agreed } => crate::install::to(&disk, agreed.as_deref()),
         Command::Reload => tell(&paths, "reload", "the site file is being validated and applied"),
         Command::Restart { service } => tell(&paths, &format!("restart {service}"), "restarting"),
         Command::Reboot => tell(&paths, "reboot", "the box restarts"),
@@ -146,7 +148,7 @@ fn version() -> String {
 }
 
 /// Writes to standard output; a reader that has gone away (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -8,9 +8,9 @@ use kontor_status::{
 };
 
 use super::snapshot::Snapshot;
-use crate::calendar::utc;
-
 use super::table::{Table, duration, plain, plain_lines};
+use crate::calendar::utc;
+use crate::install;
 
 /// Errors shown in the overview; all of them are in the logs.
 const ERRORS_SHOWN: usize = 5;
@@ -35,6 +35,9 @@ pub(crate) fn overview(snapshot: &Snapshot, with_counters: bool) -> String {
     let reset = snapshot.storage.as_ref().and_then(|storage| storage.reset.as_ref());
     if let (Some(reset), true) = (reset, with_counters) {
         text.push_str(&line("Reset", &reset_said(reset)));
+    }
+    if let Some(install) = snapshot.install.as_ref().filter(|install| install.problem.is_none()) {
+        text.push_str(&line("Install", &install::line(install)));
     }
     for problem in problems(snapshot) {
         text.push_str(&line("Problem", &problem));
@@ -164,6 +167,7 @@ fn problems(snapshot: &Snapshot) -> Vec<String> {
     all.extend(snapshot.net.iter().flat_map(|net| net.problems.clone()));
     all.extend(snapshot.dhcp.iter().flat_map(|dhcp| dhcp.problems.clone()));
     all.extend(snapshot.dns.iter().flat_map(|dns| dns.problems.clone()));
+    all.extend(snapshot.install.iter().filter_map(|install| install.problem.clone()));
     if let Some(StorageStatus { problems, slot, .. }) = &snapshot.storage {
         all.extend(problems.iter().chain(&slot.problem).cloned());
     }

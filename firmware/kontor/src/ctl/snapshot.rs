@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use kontor_status::paths::Paths;
-use kontor_status::{DhcpStatus, DnsStatus, InitStatus, NetStatus, SiteStatus, StorageStatus, UpdateStatus};
+use kontor_status::{
+    DhcpStatus, DnsStatus, InitStatus, InstallStatus, NetStatus, SiteStatus, StorageStatus, UpdateStatus,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) dns: Option<DnsStatus>,
     pub(crate) storage: Option<StorageStatus>,
     pub(crate) update: Option<UpdateStatus>,
+    #[serde(default)]
+    pub(crate) install: Option<InstallStatus>,
     /// Slot on the kernel's command line: known before the disk is.
     pub(crate) slot: Option<String>,
 }
@@ -35,6 +39,7 @@ impl Snapshot {
             dns: read(&paths.dns_status()),
             storage: read(&paths.storage_status()),
             update: read(&paths.update_status()),
+            install: read(&paths.install_status()),
             slot: slot(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default()),
         }
     }

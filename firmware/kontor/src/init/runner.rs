@@ -25,7 +25,7 @@ use super::control::Control;
 use super::groups::Groups;
 use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, COMPONENTS, LEAVE, MARK_GOOD, SITE, STORAGE, Service, TRIAL};
+use super::services::{CLOCK, COMPONENTS, INSTALL, LEAVE, MARK_GOOD, SITE, STORAGE, Service, TRIAL};
 use super::shutdown::{self, Action, Shutdown};
 use super::{kmsg, process};
 use crate::{storage, updated};
@@ -323,7 +323,9 @@ impl Runner {
                 if !self.site_again {
                     self.run_again(now, SITE);
                 }
-                self.run_again(now, COMPONENTS);
+                // A stick that is to be installed is nobody's place to keep things.
+                let is_stick = Path::new(paths::INSTALL_ORDER).exists();
+                self.run_again(now, if is_stick { INSTALL } else { COMPONENTS });
                 self.run_again(now, TRIAL);
                 self.mark_good(now);
             }

@@ -14,6 +14,8 @@ pub(super) const STORAGE: &str = "storage";
 pub(super) const SITE: &str = "site";
 /// The one-shot that mounts what components need.
 pub(super) const COMPONENTS: &str = "components";
+/// The one-shot that installs a box which runs from a stick, where the stick's seed orders it.
+pub(super) const INSTALL: &str = "install";
 /// The one-shot that marks the running slot good.
 pub(super) const MARK_GOOD: &str = "mark-good";
 /// The one-shot that judges a release that has just been written.
@@ -98,6 +100,7 @@ fn base_services(consoles: &[String], memory_mib: u32) -> Vec<Service> {
         daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
         disk_watch(),
         components(),
+        install(),
         updated(),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
         trial(),
@@ -185,6 +188,14 @@ fn components() -> Service {
     let mut service = on_demand(COMPONENTS, &["storage", "components"]);
     service.spec.start_deadline = Duration::from_secs(600);
     service.limits.memory_mib = 512;
+    service
+}
+
+/// Reads a stick and writes a disk: half an hour where both are slow.
+fn install() -> Service {
+    let mut service = on_demand(INSTALL, &["install"]);
+    service.spec.start_deadline = Duration::from_secs(3600);
+    service.limits.memory_mib = 128;
     service
 }
 
@@ -284,7 +295,9 @@ mod tests {
         let services = all(&["ttyS0".into(), "tty0".into(), "nonsense".into()], &[samba()], 512);
         let specs: Vec<Spec> = services.iter().map(|service| service.spec.clone()).collect();
         let supervisor = Supervisor::new(specs, 1).unwrap();
-        for name in [STORAGE, SITE, COMPONENTS, MARK_GOOD, TRIAL, CLOCK, LEAVE, "console-tty0", "samba"] {
+        for name in
+            [STORAGE, SITE, COMPONENTS, INSTALL, MARK_GOOD, TRIAL, CLOCK, LEAVE, "console-tty0", "samba"]
+        {
             assert!(supervisor.find(name).is_some(), "{name}");
         }
         assert_eq!(services[2].args, ["site", "boot"]);

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kontor_boot::PartitionKind;
 use kontor_boot::gpt::{Header, SECTOR, Table};
+use kontor_boot::install::identity;
+use kontor_boot::{Guid, PartitionKind};
 use kontor_sys::block;
 use kontor_sys::uevent::{UeventSocket, wait_readable};
 
@@ -25,7 +26,8 @@ pub(crate) struct Disk {
     pub(super) device: PathBuf,
     /// Its table: the primary copy, or the backup when the primary is damaged.
     pub(super) table: Table,
-    removable: bool,
+    /// Can be pulled out, or is attached by USB.
+    is_stick: bool,
 }
 
 impl Disk {
@@ -34,9 +36,23 @@ impl Disk {
         let file = File::open(device).with_context(|| device.display().to_string())?;
         let table = read_table(&file)?.context("no partition table")?;
         let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let removable = fs::read_to_string(format!("/sys/block/{name}/removable"));
-        let removable = removable.is_ok_and(|text| text.trim() == "1");
-        Ok(Self { device: device.to_owned(), table, removable })
+        let place = Path::new("/sys/block").join(name);
+        Ok(Self { device: device.to_owned(), table, is_stick: is_removable(&place) || is_on_usb(&place) })
+    }
+
+    /// `/dev/sda`
+    pub(crate) fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// Its partitions.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether the box it is in may be meant to have it only for a while.
+    pub(crate) fn is_stick(&self) -> bool {
+        self.is_stick
     }
 
     /// The same disk after its table was changed.
@@ -45,7 +61,7 @@ impl Disk {
     }
 
     fn is_ours(&self) -> bool {
-        REQUIRED.into_iter().all(|kind| self.table.find(kind).is_some())
+        is_ours(&self.table)
     }
 
     fn has_state(&self) -> bool {
@@ -65,6 +81,22 @@ impl Disk {
     }
 }
 
+/// Whether a disk with this table is one of Kontor's.
+pub(crate) fn is_ours(table: &Table) -> bool {
+    REQUIRED.into_iter().all(|kind| table.find(kind).is_some())
+}
+
+/// Whether the kernel says so of the disk with this directory in /sys/block: of sticks and cards, not of USB hard disks.
+pub(crate) fn is_removable(place: &Path) -> bool {
+    fs::read_to_string(place.join("removable")).is_ok_and(|text| text.trim() == "1")
+}
+
+/// By the way to it: `…/usb2/2-1/…/block/sda`.
+pub(crate) fn is_on_usb(place: &Path) -> bool {
+    let path = fs::canonicalize(place).unwrap_or_default();
+    path.iter().any(|part| part.to_string_lossy().starts_with("usb"))
+}
+
 /// `/dev/sda` 3 is `/dev/sda3`, `/dev/nvme0n1` 3 is `/dev/nvme0n1p3`.
 fn partition_node(device: &Path, number: u32) -> PathBuf {
     let name = device.to_string_lossy();
@@ -74,14 +106,20 @@ fn partition_node(device: &Path, number: u32) -> PathBuf {
 
 /// Waits until our disk and the node of its last partition are there; nothing when `patience` is up.
 ///
-/// Of several such disks one with `state` is preferred, then a fixed one to a removable one, then the first by name; the choice
-/// is reported, as it may be the wrong one.
-pub(super) fn wait(patience: Duration, problems: &mut Vec<String>) -> anyhow::Result<Option<Disk>> {
+/// It is the one that the boot loader has started from, and never another one: a stick beside the internal disk that was made of
+/// it has the same partitions. Where that is not known (a boot loader of an early image), or of several that look the same to it, one
+/// with `state` is preferred, then a fixed one to a stick, then the first by name; the choice is reported, as it may be the wrong one.
+pub(super) fn wait(
+    patience: Duration,
+    booted: Option<Guid>,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<Option<Disk>> {
     let events = UeventSocket::open().context("cannot listen for disks")?;
     let deadline = Instant::now() + patience;
     loop {
         let mut found = scan();
-        found.sort_by_key(|disk| (!disk.has_state(), disk.removable, disk.device.clone()));
+        found.retain(|disk| booted.is_none() || identity(&disk.table) == booted);
+        found.sort_by_key(|disk| (!disk.has_state(), disk.is_stick, disk.device.clone()));
         let complete = |disk: &Disk| disk.last_node().is_some_and(|node| node.exists());
         let late = Instant::now() >= deadline;
         if let Some(disk) = found.first().filter(|disk| complete(disk) || late) {
@@ -109,12 +147,12 @@ fn scan() -> Vec<Disk> {
 }
 
 /// Whether a block device of this name may be a disk, or a part of one.
-pub(super) fn may_be_disk(name: &str) -> bool {
+pub(crate) fn may_be_disk(name: &str) -> bool {
     !["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| name.starts_with(kind))
 }
 
 /// The table of a disk; nothing when neither copy is valid.
-pub(super) fn read_table(file: &File) -> io::Result<Option<Table>> {
+pub(crate) fn read_table(file: &File) -> io::Result<Option<Table>> {
     if let Some(primary) = read_copy(file, 1)? {
         return Ok(Some(primary));
     }

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use kontor_boot::{BootState, PartitionKind, Slot};
+use kontor_boot::install::Order;
+use kontor_boot::{BootState, Guid, PartitionKind, Slot};
 use kontor_status::StorageStatus;
 use kontor_status::paths::{self, Paths};
 use kontor_sys::file::write_atomic;
@@ -19,19 +20,20 @@ mod bootstate;
 mod clock;
 mod data;
 mod directories;
-mod disk;
+pub(crate) mod disk;
 mod migrate;
 mod prober;
 pub(crate) mod reset;
 mod schema;
-mod seed;
+pub(crate) mod seed;
 mod space;
 mod state;
 pub(crate) mod stick;
-mod table;
+pub(crate) mod table;
 mod watch;
 
 use crate::init::office;
+use crate::install;
 use crate::updated;
 pub(crate) use bootstate::BootStateFile;
 pub(crate) use disk::Disk;
@@ -71,13 +73,14 @@ fn boot() -> anyhow::Result<()> {
     let slot = booted_slot().map(|slot| slot.letter().to_owned());
     let mut status = StorageStatus::default();
     status.slot.booted.clone_from(&slot);
-    let mut found = disk::wait(PATIENCE, &mut status.problems);
+    let booted = booted_disk();
+    let mut found = disk::wait(PATIENCE, booted, &mut status.problems);
     if matches!(found, Ok(None)) {
         // The office does not wait any longer; its durable state comes when the disk comes.
         status.problems.push("no disk with Kontor's partitions yet".to_owned());
         publish(&status)?;
         status.problems.clear();
-        found = disk::wait(LATE_PATIENCE, &mut status.problems);
+        found = disk::wait(LATE_PATIENCE, booted, &mut status.problems);
     }
     match found {
         Ok(Some(disk)) => bring_up(&disk, &mut status),
@@ -114,6 +117,9 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
         }
     };
     let disk = disk.with_table(table);
+    if let Some(order) = seed::order(&disk, problems) {
+        return stand_by(&disk, order, status);
+    }
     if let Err(error) = link_bootstate(&disk) {
         problems.push(format!("{BOOTSTATE_LINK}: {error:#}"));
     }
@@ -141,6 +147,21 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     }
 }
 
+/// A stick that is to be installed is left as it is: its office is served from RAM, and `install` goes to work.
+fn stand_by(disk: &Disk, order: Order, status: &mut StorageStatus) {
+    let kept = seed::import(disk, false).err().map(|error| format!("seed: {error:#}"));
+    status.problems.extend(kept);
+    if let Err(error) = link_bootstate(disk) {
+        status.problems.push(format!("{BOOTSTATE_LINK}: {error:#}"));
+    }
+    if let Err(error) = read_boot_state(disk, status) {
+        status.slot.problem = Some(format!("{error:#}"));
+    }
+    if let Err(error) = write_atomic(Path::new(paths::INSTALL_ORDER), order.text().as_bytes()) {
+        status.problems.push(format!("{}: {error}", paths::INSTALL_ORDER));
+    }
+}
+
 /// What the gateway does not need: `system` and `data`, once the office is served. A process of its own, so that nobody
 /// waits for it, and `disk` watches meanwhile.
 fn components() -> anyhow::Result<()> {
@@ -156,7 +177,7 @@ fn components() -> anyhow::Result<()> {
         // The watcher has let go of the disk meanwhile.
         return watch::detach();
     }
-    change_status(|status| {
+    let published = change_status(|status| {
         (status.system_mounted, status.data_mounted) = (system.is_ok(), data.is_ok());
         for (name, result) in [("system", system), ("data", data)] {
             let Err(error) = result else { continue };
@@ -164,7 +185,10 @@ fn components() -> anyhow::Result<()> {
             eprintln!("error: {problem}");
             status.problems.push(problem);
         }
-    })
+    });
+    // Other disks may hang when they are read: last.
+    install::offer(&disk);
+    published
 }
 
 /// Changes what is published; storage, components and the watcher do so.
@@ -219,6 +243,15 @@ fn slot_of(command_line: &str) -> Option<Slot> {
         .split_whitespace()
         .find_map(|word| word.strip_prefix("kontor.slot="))
         .and_then(Slot::from_letter)
+}
+
+/// The disk that the boot loader has started from, if it says so.
+fn booted_disk() -> Option<Guid> {
+    disk_of(&fs::read_to_string("/proc/cmdline").ok()?)
+}
+
+fn disk_of(command_line: &str) -> Option<Guid> {
+    command_line.split_whitespace().find_map(|word| word.strip_prefix("kontor.disk=")).and_then(Guid::parse)
 }
 
 /// Whether the boot loader has started a slot that is not the last good one, and has another one to go back to.
@@ -299,5 +332,8 @@ mod tests {
         assert_eq!(slot_of("console=ttyS0 kontor.slot=b quiet\n"), Some(Slot::B));
         assert_eq!(slot_of("kontor.slot=c"), None);
         assert_eq!(slot_of(""), None);
+        let text = "c1a2b3c4-f81f-11d2-ba4b-00a0c93ec93b";
+        assert_eq!(disk_of(&format!("kontor.slot=b kontor.disk={text} quiet\n")), Guid::parse(text));
+        assert_eq!([disk_of("kontor.slot=a kontor.disk= quiet"), disk_of("")], [None; 2]);
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use kontor_boot::PartitionKind;
+use kontor_boot::install::Order;
 use kontor_boot::partition::SEED_SIZE;
 use kontor_boot::seed::{self, SeedFile};
 use kontor_status::paths;
@@ -20,6 +21,35 @@ const SECTOR: usize = 512;
 const IMPORTED: &[u8] = b"imported, to be wiped\n";
 const STATE_SITE_DIRECTORY: &str = "/state/site";
 
+/// The order to install in the seed of a stick. On any other disk there is nothing to install from.
+pub(super) fn order(disk: &Disk, problems: &mut Vec<String>) -> Option<Order> {
+    let found = waiting(disk).ok()?.into_iter().find(|file| file.path == seed::ORDER)?;
+    if !disk.is_stick() {
+        problems.push("the seed says `install`, but the box does not run from a stick: not done".to_owned());
+        return None;
+    }
+    Order::parse(&found.content).inspect_err(|error| problems.push(error.to_string())).ok()
+}
+
+/// The files of a seed that has not been imported.
+pub(crate) fn waiting(disk: &Disk) -> anyhow::Result<Vec<SeedFile>> {
+    let node = disk.partition(PartitionKind::Seed)?;
+    if is_empty(&node)? {
+        return Ok(Vec::new());
+    }
+    let bytes = read(&node)?;
+    if bytes.starts_with(IMPORTED) { Ok(Vec::new()) } else { Ok(seed::read(&bytes)?) }
+}
+
+/// Clears a seed that has done its work elsewhere.
+pub(crate) fn clear(disk: &Disk) -> anyhow::Result<()> {
+    let node = disk.partition(PartitionKind::Seed)?;
+    if is_empty(&node)? {
+        return Ok(());
+    }
+    wipe(&open_writable(&node)?, read(&node)?.len())
+}
+
 /// Moves the seed's files to `state` and wipes the partition. Without `state` the seed stays, and its site
 /// file serves this boot from RAM.
 pub(super) fn import(disk: &Disk, state_mounted: bool) -> anyhow::Result<()> {
@@ -31,12 +61,13 @@ pub(super) fn import(disk: &Disk, state_mounted: bool) -> anyhow::Result<()> {
     if bytes.starts_with(IMPORTED) {
         return wipe(&open_writable(&node)?, bytes.len());
     }
-    let files = seed::read(&bytes)?;
+    let mut files = seed::read(&bytes)?;
+    files.retain(|file| file.path != seed::ORDER);
     if !state_mounted {
         if let Some(site) = files.iter().find(|file| file.path == "site.toml") {
             write_atomic(Path::new(paths::SEED_SITE), &site.content)?;
         }
-        bail!("kept until there is a state partition");
+        bail!("kept until it can be stored");
     }
     let kept = disk.partition(PartitionKind::BootState);
     if let Err(error) = kept.and_then(|bootstate| reset::keep_factory_site(&bootstate, &files)) {

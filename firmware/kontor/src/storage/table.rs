@@ -54,7 +54,7 @@ fn tell_kernel(file: &File, table: &Table) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use kontor_boot::gpt::Entry;
     use kontor_boot::partition::{Guid, LAYOUT};
 
@@ -63,7 +63,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// An image file with a table for its size.
-    fn image(size: u64) -> File {
+    pub(crate) fn image(size: u64) -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(size).unwrap();
         let entry = |(number, kind): (u32, PartitionKind)| Entry {

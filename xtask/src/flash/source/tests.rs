@@ -11,6 +11,7 @@ use crate::image::seed;
 use kontor_boot::frame::bootstate;
 
 const MIB: u64 = 1 << 20;
+pub(crate) const ID: Guid = Guid::from_u128(7 << 64);
 
 /// A small image as the builder makes it; slots begin like ext4.
 pub(crate) fn image(directory: &std::path::Path) -> Utf8PathBuf {
@@ -78,13 +79,14 @@ fn the_table_is_grown_to_the_disk() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::open(&image(directory.path())).unwrap();
     let size = source.length() + 100 * MIB;
-    let layout = source.layout(size, None).unwrap();
+    let layout = source.layout(size, None, ID).unwrap();
     let data = layout.table.find(PartitionKind::Data).unwrap();
     assert_eq!(data.offset() + data.length(), size - MIB);
     assert_eq!(layout.tail.0 + layout.tail.1.len() as u64, size);
     assert_eq!(layout.head[446 + 4], 0xee);
     assert_eq!(layout.head[..4], [0xb0; 4], "the boot code stays");
-    let error = source.layout(source.length() - SECTOR, None).unwrap_err().to_string();
+    assert_eq!(layout.table, kontor_boot::install::with_id(&layout.table, ID));
+    let error = source.layout(source.length() - SECTOR, None, ID).unwrap_err().to_string();
     assert!(error.contains("too small"), "{error}");
 }
 
@@ -92,7 +94,7 @@ fn the_table_is_grown_to_the_disk() {
 fn everything_but_the_inside_of_state_and_data_is_covered() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::open(&image(directory.path())).unwrap();
-    let layout = source.layout(source.length(), None).unwrap();
+    let layout = source.layout(source.length(), None, ID).unwrap();
     for entry in &layout.table.entries {
         let inside =
             |segment: &&Segment| (entry.offset()..entry.offset() + entry.length()).contains(&segment.offset);
@@ -108,7 +110,7 @@ fn another_seed_replaces_all_of_the_image_s() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::open(&image(directory.path())).unwrap();
     let wanted = seed::seed("schema = 1\n", None, 0).unwrap();
-    let layout = source.layout(source.length(), Some(wanted.clone())).unwrap();
+    let layout = source.layout(source.length(), Some(wanted.clone()), ID).unwrap();
     let entry = layout.table.find(PartitionKind::Seed).unwrap();
     let found: Vec<&Segment> =
         layout.body.iter().filter(|segment| layout.place(segment.offset) == "seed").collect();

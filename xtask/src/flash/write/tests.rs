@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::rc::Rc;
 
-use super::super::source::tests::image;
+use super::super::source::tests::{ID, image};
 use super::*;
 
 /// A disk in memory that misbehaves as told.
@@ -69,7 +69,7 @@ fn case() -> Case {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::open(&image(directory.path())).unwrap();
     let size = source.length() + (20 << 20);
-    let layout = source.layout(size, None).unwrap();
+    let layout = source.layout(size, None, ID).unwrap();
     Case { _directory: directory, source, layout, disk: Disk::new(size) }
 }
 

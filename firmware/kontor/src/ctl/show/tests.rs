@@ -60,6 +60,7 @@ pub(crate) fn well() -> Snapshot {
             ..StorageStatus::default()
         }),
         slot: Some("a".into()),
+        install: None,
     }
 }
 

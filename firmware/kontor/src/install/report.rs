@@ -1,0 +1,103 @@
+//! What the consoles and the log are told of an installation.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use kontor_status::{InstallProgress, InstallStatus, paths};
+use kontor_sys::file::write_atomic;
+
+/// A serial line shows each change as a line.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Publishes and logs.
+pub(super) struct Report {
+    status: InstallStatus,
+    what: &'static str,
+    began: Instant,
+    told: Instant,
+}
+
+impl Report {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self { status: InstallStatus::default(), what: "", began: now, told: now }
+    }
+
+    /// Something else begins, or all is done.
+    pub(super) fn phase(&mut self, phase: &str) {
+        eprintln!("{phase}");
+        self.status = InstallStatus { phase: phase.to_owned(), ..InstallStatus::default() };
+        self.publish();
+    }
+
+    /// It does not go on.
+    pub(super) fn problem(&mut self, problem: &str) {
+        eprintln!("error: {problem}");
+        self.status = InstallStatus { problem: Some(problem.to_owned()), ..InstallStatus::default() };
+        self.publish();
+    }
+
+    /// So many bytes of `what` are done.
+    pub(super) fn progress(&mut self, what: &'static str, done: u64, total: u64) {
+        let is_new = self.what != what;
+        if is_new {
+            (self.what, self.began) = (what, Instant::now());
+        }
+        if !is_new && done < total && self.told.elapsed() < TELL_EVERY {
+            return;
+        }
+        self.told = Instant::now();
+        let progress = InstallProgress { done, total, rate: rate(done, self.began.elapsed()) };
+        what.clone_into(&mut self.status.phase);
+        self.status.progress = Some(progress);
+        eprintln!("{}", line(&self.status));
+        self.publish();
+    }
+
+    fn publish(&self) {
+        if let Err(error) = publish(&self.status) {
+            eprintln!("error: {error:#}");
+        }
+    }
+}
+
+fn publish(status: &InstallStatus) -> anyhow::Result<()> {
+    let path = Path::new(paths::INSTALL_STATUS);
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    write_atomic(path, &serde_json::to_vec(status)?).with_context(|| paths::INSTALL_STATUS.to_owned())
+}
+
+fn rate(bytes: u64, time: Duration) -> u64 {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1000) / milliseconds
+}
+
+/// `writing: 100 of 1200 MB, 50 MB/s, 22 s left`
+pub(crate) fn line(status: &InstallStatus) -> String {
+    let Some(InstallProgress { done, total, rate }) = status.progress else { return status.phase.clone() };
+    let mb = |bytes: u64| bytes / 1_000_000;
+    let left = total.saturating_sub(done) / rate.max(1);
+    format!("{}: {} of {} MB, {} MB/s, {left} s left", status.phase, mb(done), mb(total), mb(rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_has_a_rate_and_an_end() {
+        let progress = Some(InstallProgress { done: 100_000_000, total: 1_200_000_000, rate: 50_000_000 });
+        let mut status = InstallStatus { phase: "writing".into(), progress, problem: None };
+        assert_eq!(line(&status), "writing: 100 of 1200 MB, 50 MB/s, 22 s left");
+        status.progress = Some(InstallProgress::default());
+        assert_eq!(line(&status), "writing: 0 of 0 MB, 0 MB/s, 0 s left");
+        status.progress = None;
+        assert_eq!(line(&status), "writing");
+        assert_eq!(rate(100_000_000, Duration::from_secs(2)), 50_000_000);
+        assert_eq!(rate(1, Duration::ZERO), 1000);
+    }
+}
