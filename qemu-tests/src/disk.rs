@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use kontor_boot::PartitionKind;
 use kontor_boot::gpt::{Header, SECTOR, Table};
+use kontor_boot::install::Order;
 use kontor_boot::slots::{BootState, Slot};
 
 /// The disk of a machine that does not run.
@@ -56,6 +57,25 @@ impl Disk {
         self.write(PartitionKind::Seed, &content)
     }
 
+    /// Puts `site` and an order to install into the seed partition, as `cargo xtask flash --install` does.
+    ///
+    /// # Errors
+    /// When it does not fit, or any I/O error.
+    pub fn write_order(&self, site: &str, order: &Order) -> Result<()> {
+        self.write(PartitionKind::Seed, &xtask::image::seed::installing(Some((site, None)), order, 0)?)
+    }
+
+    /// What the first sector of a partition holds.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub fn first_sector(&self, kind: PartitionKind) -> Result<[u8; SECTOR as usize]> {
+        let (offset, _) = self.partition(kind)?;
+        let mut sector = [0; SECTOR as usize];
+        self.file.read_exact_at(&mut sector, offset).context("read a sector")?;
+        Ok(sector)
+    }
+
     /// Overwrites the first `length` bytes of a partition (all of it at most) with this byte.
     ///
     /// # Errors
@@ -93,10 +113,7 @@ impl Disk {
     /// # Errors
     /// When the sector does not hold one.
     pub fn boot_state(&self) -> Result<BootState> {
-        let (offset, _) = self.partition(PartitionKind::BootState)?;
-        let mut sector = [0; SECTOR as usize];
-        self.file.read_exact_at(&mut sector, offset).context("read the boot state")?;
-        BootState::decode(&sector).context("boot state")
+        BootState::decode(&self.first_sector(PartitionKind::BootState)?).context("boot state")
     }
 
     /// Replaces the boot state.

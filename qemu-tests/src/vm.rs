@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use xtask::qemu::mimic::DiskBus;
 use xtask::qemu::qmp::QmpListener;
 use xtask::qemu::{Accel, Backend, Firmware, Machine, Mimic, Nic, Qmp, Serial as SerialPort, disk};
 use xtask::tools::Tools;
@@ -62,6 +63,8 @@ pub struct BoxOptions {
     pub served_disk: Option<PathBuf>,
     /// Whether its disk can be pulled while it runs.
     pub pluggable_disk: bool,
+    /// Whether its disk is a stick, in a machine with an empty disk of its own.
+    pub stick: bool,
     /// Sockets of further disks, and the serial numbers that the guest sees.
     pub further_disks: Vec<(&'static str, PathBuf)>,
     /// What its clock chip says at power-on (QEMU's `-rtc base=`); the right time without it.
@@ -78,6 +81,7 @@ impl Default for BoxOptions {
             site: Some(crate::console::site_with_operator("")),
             served_disk: None,
             pluggable_disk: false,
+            stick: false,
             further_disks: Vec::new(),
             clock_chip: None,
         }
@@ -96,6 +100,8 @@ pub struct Vm {
     pub clock_chip: Option<&'static str>,
     machine: Machine,
     pluggable_disk: bool,
+    /// The file that is the disk beside the stick.
+    internal_disk: Option<PathBuf>,
     further_disks: Vec<(&'static str, PathBuf)>,
     control: QmpListener,
     log: PathBuf,
@@ -135,8 +141,14 @@ impl Vm {
         let serial_socket = artefacts.socket(&format!("{name}-serial"));
         let serial = Serial::listen(&serial_socket, &directory.join(format!("{name}-serial.log")))?;
         let control = QmpListener::bind(&artefacts.socket(&format!("{name}-qmp")))?;
+        let internal_disk = options.stick.then(|| empty_disk(directory.join(format!("{name}-internal.img"))));
+        let internal_disk = internal_disk.transpose()?;
+        let mut mimic = options.mimic.clone();
+        if options.stick {
+            mimic.disk = DiskBus::Usb;
+        }
         let machine = Machine {
-            mimic: options.mimic.clone(),
+            mimic,
             memory_mib: options.memory_mib,
             processors: options.processors,
             firmware,
@@ -158,6 +170,7 @@ impl Vm {
             clock_chip,
             machine,
             pluggable_disk,
+            internal_disk,
             further_disks,
             control,
             log,
@@ -183,6 +196,11 @@ impl Vm {
             command = with_disk_in_a_slot(&command)?;
         }
         command = crate::guard::with_parent(&command)?;
+        if let Some(disk) = &self.internal_disk {
+            let drive = format!("if=none,id=internal,format=raw,discard=unmap,file={}", disk.display());
+            command.arg("-drive").arg(drive);
+            command.arg("-device").arg("virtio-blk-pci,drive=internal,bootindex=2");
+        }
         for (serial, socket) in &self.further_disks {
             let address = nbd_address(socket);
             command.arg("-drive").arg(format!("if=none,id={serial},format=raw,file={}", address.display()));
@@ -216,6 +234,27 @@ impl Vm {
         running.child.kill().context("kill QEMU")?;
         running.child.wait().context("wait for QEMU")?;
         Ok(())
+    }
+
+    /// Takes the stick out of a machine that is off: from now on it has only the disk of its own.
+    ///
+    /// # Errors
+    /// When it is on, or has no stick.
+    pub fn take_stick_out(&mut self) -> Result<()> {
+        ensure!(!self.is_on(), "{} is on", self.name);
+        let internal = self.internal_disk.take().with_context(|| format!("{} has no stick", self.name))?;
+        fs::remove_file(&self.machine.disk)?;
+        self.machine.disk = internal;
+        self.machine.mimic.disk = DiskBus::Virtio;
+        Ok(())
+    }
+
+    /// The disk beside the stick, while it is off.
+    ///
+    /// # Errors
+    /// When there is none, or it has no valid partition table.
+    pub fn internal_disk(&self) -> Result<Disk> {
+        Disk::open(self.internal_disk.as_ref().with_context(|| format!("{} has no stick", self.name))?)
     }
 
     /// Pulls its disk; the guest is told as by a real slot's latch.
@@ -301,7 +340,9 @@ impl Drop for Vm {
             let _ = self.power_cut();
         }
         // Logs and captures explain a failure; gigabytes of disk do not.
-        let _ = fs::remove_file(&self.machine.disk);
+        for disk in [Some(&self.machine.disk), self.internal_disk.as_ref()].into_iter().flatten() {
+            let _ = fs::remove_file(disk);
+        }
     }
 }
 
@@ -331,6 +372,13 @@ fn own_disk(path: PathBuf, options: &BoxOptions, equipment: &Equipment) -> Resul
     if let Some(site) = &options.site {
         Disk::open(&path)?.write_seed(site, None)?;
     }
+    Ok(path)
+}
+
+/// A disk as it comes from a shop.
+fn empty_disk(path: PathBuf) -> Result<PathBuf> {
+    let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    file.set_len(disk::MACHINE_SIZE).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 

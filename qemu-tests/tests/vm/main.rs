@@ -8,6 +8,7 @@ mod clock;
 mod disk_faults;
 mod flash;
 mod floods;
+mod install;
 mod kernel_faults;
 mod migrate;
 mod names;
@@ -50,6 +51,7 @@ const TESTS: &[(&str, Test)] = &[
     ("one-image-boots-on-a-protectli-vp24x0", boards::protectli_vp24x0),
     ("one-image-boots-on-an-unknown-machine", boards::unknown_machine),
     ("a-flashed-disk-boots-with-its-site", flash::boots),
+    ("a-stick-installs-to-the-internal-disk", install::by_order),
     ("a-page-through-nat", office::page_through_nat),
     ("leases-survive-a-reboot", office::leases_survive_a_reboot),
     ("leases-survive-a-power-cut", office::leases_survive_a_power_cut),

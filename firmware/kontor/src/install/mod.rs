@@ -130,6 +130,7 @@ fn install_to(stick: &Disk, disk: &Candidate, id: Guid, report: &mut Report) -> 
     let growth = install::plan(stick.table(), kontor_sys::block::size(&target)?, id)?;
     let plan = Plan { parts: parts(stick)?, growth, boot_sector: boot_sector(stick)? };
     report.phase(&format!("installing to {disk}"));
+    report.disk(&disk.name);
     copy::install(&plan, &target, &mut |what, done, total| {
         ensure!(signals.next().is_none(), "interrupted: {} holds nothing that boots", disk.name);
         report.progress(what, done, total);

@@ -14,6 +14,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Publishes and logs.
 pub(super) struct Report {
     status: InstallStatus,
+    /// The disk that is written.
+    disk: String,
     what: &'static str,
     began: Instant,
     told: Instant,
@@ -22,7 +24,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { status: InstallStatus::default(), what: "", began: now, told: now }
+        Self { status: InstallStatus::default(), disk: String::new(), what: "", began: now, told: now }
     }
 
     /// Something else begins, or all is done.
@@ -30,6 +32,11 @@ impl Report {
         eprintln!("{phase}");
         self.status = InstallStatus { phase: phase.to_owned(), ..InstallStatus::default() };
         self.publish();
+    }
+
+    /// This disk is about to be written.
+    pub(super) fn disk(&mut self, name: &str) {
+        name.clone_into(&mut self.disk);
     }
 
     /// It does not go on.
@@ -50,7 +57,7 @@ impl Report {
         }
         self.told = Instant::now();
         let progress = InstallProgress { done, total, rate: rate(done, self.began.elapsed()) };
-        what.clone_into(&mut self.status.phase);
+        self.status.phase = format!("{what} {}", self.disk);
         self.status.progress = Some(progress);
         eprintln!("{}", line(&self.status));
         self.publish();
@@ -76,7 +83,7 @@ fn rate(bytes: u64, time: Duration) -> u64 {
     bytes.saturating_mul(1000) / milliseconds
 }
 
-/// `writing: 100 of 1200 MB, 50 MB/s, 22 s left`
+/// `writing sda: 100 of 1200 MB, 50 MB/s, 22 s left`
 pub(crate) fn line(status: &InstallStatus) -> String {
     let Some(InstallProgress { done, total, rate }) = status.progress else { return status.phase.clone() };
     let mb = |bytes: u64| bytes / 1_000_000;

@@ -149,8 +149,8 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
 
 /// A stick that is to be installed is left as it is: its office is served from RAM, and `install` goes to work.
 fn stand_by(disk: &Disk, order: Order, status: &mut StorageStatus) {
-    let kept = seed::import(disk, false).err().map(|error| format!("seed: {error:#}"));
-    status.problems.extend(kept);
+    let served = seed::waiting(disk).and_then(|files| seed::serve(&files));
+    status.problems.extend(served.err().map(|error| format!("seed: {error:#}")));
     if let Err(error) = link_bootstate(disk) {
         status.problems.push(format!("{BOOTSTATE_LINK}: {error:#}"));
     }

@@ -41,6 +41,12 @@ pub(crate) fn waiting(disk: &Disk) -> anyhow::Result<Vec<SeedFile>> {
     if bytes.starts_with(IMPORTED) { Ok(Vec::new()) } else { Ok(seed::read(&bytes)?) }
 }
 
+/// Has the office served from RAM.
+pub(super) fn serve(files: &[SeedFile]) -> anyhow::Result<()> {
+    let site = files.iter().find(|file| file.path == "site.toml");
+    site.map_or(Ok(()), |site| Ok(write_atomic(Path::new(paths::SEED_SITE), &site.content)?))
+}
+
 /// Clears a seed that has done its work elsewhere.
 pub(crate) fn clear(disk: &Disk) -> anyhow::Result<()> {
     let node = disk.partition(PartitionKind::Seed)?;
@@ -64,10 +70,8 @@ pub(super) fn import(disk: &Disk, state_mounted: bool) -> anyhow::Result<()> {
     let mut files = seed::read(&bytes)?;
     files.retain(|file| file.path != seed::ORDER);
     if !state_mounted {
-        if let Some(site) = files.iter().find(|file| file.path == "site.toml") {
-            write_atomic(Path::new(paths::SEED_SITE), &site.content)?;
-        }
-        bail!("kept until it can be stored");
+        serve(&files)?;
+        bail!("kept until there is a state partition");
     }
     let kept = disk.partition(PartitionKind::BootState);
     if let Err(error) = kept.and_then(|bootstate| reset::keep_factory_site(&bootstate, &files)) {
