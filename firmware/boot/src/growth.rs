@@ -69,4 +69,4 @@ pub fn plan(table: &Table, disk_size: u64) -> Result<Growth, GrowthError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

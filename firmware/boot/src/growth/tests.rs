@@ -9,7 +9,7 @@ use crate::partition::{Guid, LAYOUT};
 const MIB: u64 = 1 << 20;
 
 /// A table as the builder makes it: eight partitions of 4 MiB from 1 MiB on.
-fn table(disk_size: u64) -> Table {
+pub(crate) fn table(disk_size: u64) -> Table {
     let entry = |(number, kind): (u32, PartitionKind)| Entry {
         number,
         type_guid: kind.type_guid(),

@@ -110,10 +110,19 @@ mod tests {
             contents: Contents::Kontor { identity: Guid::from_u128(1), office: true },
         };
         let free = Candidate { running: false, usb: false, removable: false, ..disk.clone() };
-        let internal =
-            Candidate { name: "nvme0n1".into(), model: "Disk 1".into(), contents: Contents::Partitions(3), ..free.clone() };
-        let small =
-            Candidate { name: "mmcblk0".into(), model: String::new(), bytes: 1_000_000_000, contents: Contents::Empty, ..free };
+        let internal = Candidate {
+            name: "nvme0n1".into(),
+            model: "Disk 1".into(),
+            contents: Contents::Partitions(3),
+            ..free.clone()
+        };
+        let small = Candidate {
+            name: "mmcblk0".into(),
+            model: String::new(),
+            bytes: 1_000_000_000,
+            contents: Contents::Empty,
+            ..free
+        };
         vec![disk, internal, small]
     }
 
