@@ -20,6 +20,6 @@ pub struct Progress {
     pub done: u64,
     /// Bytes to be done.
     pub total: u64,
-    /// Bytes in a second, on average.
+    /// Bytes in a second, on average; 0 while that is not known.
     pub rate: u64,
 }

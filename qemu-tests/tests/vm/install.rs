@@ -23,8 +23,7 @@ pub(crate) fn by_order(world: &mut World) -> Result<()> {
 
     world.power_on(office.gateway)?;
     for said in ["writing vda: ", "reading back vda: ", "done: this box is on vda"] {
-        let line = world.wait_for_line(office.gateway, said, INSTALL_LIMIT)?;
-        println!("{line}");
+        world.wait_for_line(office.gateway, said, INSTALL_LIMIT)?;
     }
     let ended =
         world.wait_for("it switches itself off", INSTALL_LIMIT, |world| world.vm(office.gateway).ended())?;
@@ -39,9 +38,10 @@ pub(crate) fn by_order(world: &mut World) -> Result<()> {
     // Nobody has pulled the stick, and the firmware prefers it: it starts the disk, whose state is the only one.
     world.power_on(office.gateway)?;
     world.wait_until_ready(office.gateway)?;
+    office.wait_until_durable(world)?;
+    // The lease it has is of the stick, which kept it in RAM.
+    world.pc(office.pc).restart_dhcp();
     let lease = world.wait_for_lease(office.pc, Office::LEASE_LIMIT)?;
-    world.log_in(office.gateway)?;
-    office.is_durable(world)?;
     world.open_shell(office.gateway)?;
     let used = world.shell(office.gateway, USED)?;
     ensure!(used.contains("/dev/vda"), "it uses {used}");

@@ -79,16 +79,22 @@ fn publish(status: &InstallStatus) -> anyhow::Result<()> {
 }
 
 fn rate(bytes: u64, time: Duration) -> u64 {
-    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    bytes.saturating_mul(1000) / milliseconds
+    match u64::try_from(time.as_millis()) {
+        // So little says nothing: it may all be in the kernel's memory.
+        Ok(0..1000) | Err(_) => 0,
+        Ok(milliseconds) => bytes.saturating_mul(1000) / milliseconds,
+    }
 }
 
 /// `writing sda: 100 of 1200 MB, 50 MB/s, 22 s left`
 pub(crate) fn line(status: &InstallStatus) -> String {
     let Some(InstallProgress { done, total, rate }) = status.progress else { return status.phase.clone() };
     let mb = |bytes: u64| bytes / 1_000_000;
-    let left = total.saturating_sub(done) / rate.max(1);
-    format!("{}: {} of {} MB, {} MB/s, {left} s left", status.phase, mb(done), mb(total), mb(rate))
+    let text = format!("{}: {} of {} MB", status.phase, mb(done), mb(total));
+    match total.saturating_sub(done).checked_div(rate) {
+        Some(left) => format!("{text}, {} MB/s, {left} s left", mb(rate)),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -101,10 +107,10 @@ mod tests {
         let mut status = InstallStatus { phase: "writing".into(), progress, problem: None };
         assert_eq!(line(&status), "writing: 100 of 1200 MB, 50 MB/s, 22 s left");
         status.progress = Some(InstallProgress::default());
-        assert_eq!(line(&status), "writing: 0 of 0 MB, 0 MB/s, 0 s left");
+        assert_eq!(line(&status), "writing: 0 of 0 MB");
         status.progress = None;
         assert_eq!(line(&status), "writing");
         assert_eq!(rate(100_000_000, Duration::from_secs(2)), 50_000_000);
-        assert_eq!(rate(1, Duration::ZERO), 1000);
+        assert_eq!([rate(1 << 20, Duration::ZERO), rate(1 << 20, Duration::from_millis(999))], [0; 2]);
     }
 }
