@@ -127,13 +127,15 @@ pub enum Step {
     Note,
 }
 
-/// All steps, in order, for what [`fate`] lets go. `data` comes before `state`: on a disk that fails to write, the office
-/// stays as it was.
+/// All steps that are left, in order, for what [`fate`] lets go. `data` comes before `state`: on a disk that fails to write, the
+/// office stays as it was. Begun, it is never wiped again: people may have used it since.
 #[must_use]
-pub fn plan(data: Data, goes: &[PathBuf]) -> Vec<Step> {
+pub fn plan(asked: Record, goes: &[PathBuf]) -> Vec<Step> {
     let mut steps = vec![Step::ReplaceCopies];
-    steps.extend((data == Data::Wipe).then_some(Step::WipeData));
-    steps.push(Step::Begin);
+    if asked.stage == Stage::Asked {
+        steps.extend((asked.data == Data::Wipe).then_some(Step::WipeData));
+        steps.push(Step::Begin);
+    }
     steps.extend(goes.iter().cloned().map(Step::Overwrite));
     steps.push(Step::Sync);
     steps.extend(goes.iter().cloned().map(Step::Remove));
@@ -172,12 +174,15 @@ mod tests {
 
     #[test]
     fn the_note_comes_last_and_data_before_state() {
-        let steps = plan(Data::Wipe, &["site".into(), "dhcpd".into()]);
+        let asked = |stage, data| Record { stage, data, at: 7 };
+        let steps = plan(asked(Stage::Asked, Data::Wipe), &["site".into(), "dhcpd".into()]);
         assert_eq!(steps.last(), Some(&Step::Note));
         assert_eq!(steps[..3], [Step::ReplaceCopies, Step::WipeData, Step::Begin]);
         let remove = steps.iter().position(|step| matches!(step, Step::Remove(_))).unwrap();
         assert_eq!(steps[remove - 1], Step::Sync, "what is overwritten is on the disk before it is removed");
-        assert!(!plan(Data::Keep, &[]).contains(&Step::WipeData));
+        for record in [asked(Stage::Asked, Data::Keep), asked(Stage::Begun, Data::Wipe)] {
+            assert!(!plan(record, &[]).contains(&Step::WipeData), "{record:?}");
+        }
     }
 
     proptest! {

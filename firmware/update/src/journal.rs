@@ -36,6 +36,8 @@ pub struct Journal {
     pub trial: Option<OnTrial>,
     /// Which schemas of the state the releases in the slots read, by the slots' letters, as far as it is known.
     pub reads: BTreeMap<String, Span>,
+    /// Security epochs of the releases in the slots, by the slots' letters, as far as they are known.
+    pub epochs: BTreeMap<String, u32>,
     /// A release for which the state is brought to another schema before it is installed.
     pub awaited: Option<Awaited>,
     /// Releases that did not work here.

@@ -4,6 +4,7 @@
 //! not: every program would compile everything it imports, every time. So what is imported lies there compiled, in the
 //! place of its source (PEP 3147, "Case 4: legacy pyc files and source-less imports"), by the component's own interpreter.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,7 +26,8 @@ const LENGTH: usize = 4;
 /// When the interpreter of `packages` cannot be run, or does not do what it is asked to.
 pub(super) fn compile(tree: &mut Tree, packages: &Tools) -> Result<()> {
     let Some(interpreter) = interpreter(tree) else { return Ok(()) };
-    let sources = tree.take(is_module);
+    let modules = modules(tree);
+    let sources = tree.take(|path| modules.contains(path));
     let mut command = packages.command(&interpreter)?;
     // What is written depends on hashes of strings (the order in sets) and on nothing else of the environment.
     command.env("PYTHONHOME", packages.path("usr")).env("PYTHONHASHSEED", "0");
@@ -61,8 +63,20 @@ fn interpreter(tree: &Tree) -> Option<String> {
     })
 }
 
-fn is_module(path: &str) -> bool {
-    path.starts_with(IMPORTED_FROM) && path.ends_with(SOURCE)
+/// Files only; and what a link beside them leads to keeps its name.
+fn modules(tree: &Tree) -> HashSet<String> {
+    let linked: HashSet<String> = tree
+        .iter()
+        .filter_map(|(path, node)| match &node.kind {
+            NodeKind::Symlink(target) => Some(format!("{}/{target}", path.rsplit_once('/')?.0)),
+            _ => None,
+        })
+        .collect();
+    let is_module = |path: &str, node: &Node| {
+        let is_source = path.starts_with(IMPORTED_FROM) && path.ends_with(SOURCE);
+        is_source && matches!(node.kind, NodeKind::File(_)) && !linked.contains(path)
+    };
+    tree.iter().filter(|(path, node)| is_module(path, node)).map(|(path, _)| path.to_owned()).collect()
 }
 
 fn content(node: &Node) -> &[u8] {
@@ -102,12 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_what_is_imported() {
-        assert!(
-            is_module("usr/lib/python3.13/os.py")
-                && is_module("usr/lib/python3/dist-packages/samba/ntacls.py")
-        );
-        assert!(!is_module("usr/share/samba/setup/x.py") && !is_module("usr/lib/python3/dist-packages/x.so"));
+    fn modules_are_what_is_imported_and_no_link_leads_to() {
+        let imported = ["usr/lib/python3.13/os.py", "usr/lib/python3/dist-packages/samba/ntacls.py"];
+        let other = [
+            "usr/share/samba/setup/x.py",
+            "usr/lib/python3/dist-packages/x.so",
+            "usr/lib/python3.13/linked.py",
+        ];
+        let mut tree = tree(&[&imported[..], &other].concat());
+        tree.insert("usr/lib/python3.13/link.py", Node::symlink("linked.py", "test")).unwrap();
+        assert_eq!(modules(&tree), HashSet::from(imported.map(str::to_owned)));
     }
 
     #[test]

@@ -400,7 +400,8 @@ fn words(line: &str) -> Vec<String> {
 /// Whether a command would read a file of the operator's choice: reports quote what is in a file, and the
 /// console reads as root. Of the options, only those that name none are let through.
 fn names_files(words: &[&str]) -> bool {
-    const HARMLESS: [&str; 7] = ["--json", "--help", "-h", "-n", "--keep-data", "--wipe-data", "--yes"];
+    const HARMLESS: [&str; 8] =
+        ["--json", "--help", "-h", "-n", "--keep-data", "--wipe-data", "--withdraw", "--yes"];
     let harmless = |word: &&str| HARMLESS.contains(word);
     let options = words.iter().any(|word| word.starts_with('-') && !harmless(word));
     let help = words.iter().any(|word| matches!(*word, "--help" | "-h"));

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     PowerOff,
     /// The box as it was flashed.
     FactoryReset { data: Data, confirmed: bool },
+    /// Takes back a reset that is asked for.
+    WithdrawReset,
     /// Firmware version.
     Version,
     /// A help text.
@@ -158,12 +160,13 @@ const TOPICS: &[(&str, &str)] = &[
     ),
     (
         FACTORY_RESET,
-        "usage: factory-reset --keep-data|--wipe-data [--yes]\n\n\
+        "usage: factory-reset --keep-data|--wipe-data [--yes] | --withdraw\n\n\
          The box becomes what it was when it was flashed: the site file of that day (without one, the built-in site), no\n\
          leases, no secrets. It says what goes and what stays, asks, and restarts. One of these must be given:\n\
          --keep-data  shares and the state of components (a domain) stay.\n\
          --wipe-data  they go as well: the data partition is made anew.\n\
          --yes        does not ask.\n\
+         --withdraw   takes back what was asked for and has not begun: it waits where the disk does not let it.\n\
          The release that runs, and what is remembered of others, stays either way.\n\n\
          example: kontor ctl factory-reset --keep-data\n",
     ),
@@ -252,6 +255,9 @@ fn major(options: &[&str]) -> Result<Option<u32>, String> {
 
 /// Without a word on the data it explains itself.
 fn factory_reset(options: &[&str]) -> Result<Command, String> {
+    if options == ["--withdraw"] {
+        return Ok(Command::WithdrawReset);
+    }
     let (mut data, mut confirmed) = (None, false);
     for option in options {
         let asked = match *option {
@@ -342,6 +348,8 @@ mod tests {
         let reset = |data, confirmed| Ok(Command::FactoryReset { data, confirmed });
         check("factory-reset --keep-data", reset(Data::Keep, false));
         check("factory-reset --yes --wipe-data", reset(Data::Wipe, true));
+        check("factory-reset --withdraw", Ok(Command::WithdrawReset));
+        check("factory-reset --withdraw --yes", Err("does not know `--withdraw`"));
         check("factory-reset", Ok(Command::Help(help_on(FACTORY_RESET).unwrap())));
         check("factory-reset --yes", Ok(Command::Help(help_on(FACTORY_RESET).unwrap())));
         check("factory-reset --keep-data --wipe-data", Err("not both"));

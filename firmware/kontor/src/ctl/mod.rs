@@ -60,6 +60,10 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
             true => tell(&paths, "reboot", "asked for; the box restarts and does it").context(UNRESTARTED),
             false => print("nothing is changed\n"),
         },
+        Command::WithdrawReset => {
+            crate::storage::reset::withdraw()?;
+            print("nothing will be reset\n")
+        }
         Command::Version => print(&version()),
     }
 }

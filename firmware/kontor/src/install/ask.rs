@@ -9,7 +9,7 @@ use kontor_boot::install;
 use kontor_boot::target::{Candidate, size};
 
 use super::report::Report;
-use super::{disks, identity_made, install_to, stick};
+use super::{disks, identity_made, install_to, installed, stick};
 use crate::ctl::table::{Table, plain};
 use crate::storage::{Disk, chosen_disk};
 
@@ -57,12 +57,11 @@ fn carry_out(running: &Disk, disk: &Candidate) -> anyhow::Result<()> {
     let id = Guid(id);
     let mut report = Report::new();
     let result = install_to(running, disk, id, &mut report)
-        .and_then(|()| stick::finish(running, identity_made(running, id)?));
+        .context("not installed")
+        .and_then(|()| stick::finish(running, identity_made(running, id)?).with_context(|| installed(disk)));
     match &result {
-        Ok(()) => {
-            report.phase(&format!("done: this box is on {disk} now; restart it and pull the stick out"))
-        }
-        Err(_) => report.phase(&format!("not installed; {} holds nothing that boots", disk.name)),
+        Ok(()) => report.phase(&format!("done: {}; restart it and pull the stick out", installed(disk))),
+        Err(error) => report.phase(&format!("{error:#}")),
     }
     result
 }

@@ -45,6 +45,12 @@ pub(super) fn all(running: &Disk) -> Vec<Candidate> {
     names().into_iter().map(|name| candidate(name, running.device(), &mounts)).collect()
 }
 
+/// As it is now.
+pub(super) fn again(disk: &Candidate, running: &Disk) -> Candidate {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    candidate(disk.name.clone(), running.device(), &mounts)
+}
+
 fn candidate(name: String, running: &Path, mounts: &str) -> Candidate {
     let place = Path::new(BLOCKS).join(&name);
     let text = |file: &str| fs::read_to_string(place.join(file)).unwrap_or_default().trim().to_owned();
@@ -93,7 +99,8 @@ fn look(disk: &File) -> io::Result<Contents> {
     let (mut start, mut end) = (vec![0; PROBED], vec![0; PROBED]);
     disk.read_exact_at(&mut start, 0)?;
     disk.read_exact_at(&mut end, size.saturating_sub(PROBED as u64))?;
-    // The boot sector comes last: with a table of ours and without it, an installation was cut short.
+    // The boot sector comes last: with a table of ours and without it, an installation was cut short, unless somebody has served an
+    // office from there.
     let has_boot_sector = start[510..512] == [0x55, 0xaa];
     let table = read_table(disk)?;
     if let Some(table) = &table
@@ -102,6 +109,7 @@ fn look(disk: &File) -> io::Result<Contents> {
     {
         return Ok(match has_boot_sector {
             true => Contents::Kontor { identity, office: has_state(disk, table)? },
+            false if has_state(disk, table)? => Contents::Kontor { identity, office: true },
             false => Contents::Empty,
         });
     }
@@ -168,7 +176,10 @@ mod tests {
         let identity = identity(&table).unwrap();
         assert_eq!(look(&file).unwrap(), Contents::Kontor { identity, office: false });
         file.write_all_at(STATE_MARK, table.find(PartitionKind::State).unwrap().offset()).unwrap();
-        assert_eq!(look(&file).unwrap(), Contents::Kontor { identity, office: true });
+        for boot_sector in [[0x55, 0xaa], [0, 0]] {
+            file.write_all_at(&boot_sector, 510).unwrap();
+            assert_eq!(look(&file).unwrap(), Contents::Kontor { identity, office: true });
+        }
     }
 
     #[test]

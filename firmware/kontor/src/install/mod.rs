@@ -66,7 +66,7 @@ fn by_order() -> anyhow::Result<()> {
             control::ask(&Paths::default().init_socket(), "power-off").context("cannot switch off").map(drop)
         }
         Err(error) => {
-            report.problem(&format!("not installed: {error:#}"));
+            report.problem(&format!("{error:#}"));
             Ok(())
         }
     }
@@ -78,16 +78,22 @@ fn carry_out(order: &Order, report: &mut Report) -> anyhow::Result<String> {
     report.phase("looking for the disk to install to");
     let disks = settled(&stick)?;
     let made = identity_made(&stick, order.id)?;
-    let disk = match target::choose(&disks, install::needed(stick.table()), order.over, made)? {
+    let choice = target::choose(&disks, install::needed(stick.table()), order.over, made);
+    let disk = match choice.context("not installed")? {
         Choice::Install(disk) => {
-            install_to(&stick, disk, order.id, report)?;
+            install_to(&stick, disk, order.id, report).context("not installed")?;
             disk
         }
-        // Cut short between the last two writes of the installation.
+        // Cut short before the stick knew of it.
         Choice::Done(disk) => disk,
     };
-    stick::finish(&stick, made)?;
+    stick::finish(&stick, made).with_context(|| installed(disk))?;
     Ok(disk.to_string())
+}
+
+/// What is true from the moment on that the disk is whole.
+fn installed(disk: &Candidate) -> String {
+    format!("this box is on {disk} now")
 }
 
 /// By which a disk that is made of the stick with this id is known.
@@ -126,16 +132,20 @@ fn install_to(stick: &Disk, disk: &Candidate, id: Guid, report: &mut Report) -> 
     let mut signals = Signals::new(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let place = Path::new("/dev").join(&disk.name);
     let target = disks::open(&place)?;
+    // Names of disks are given again; what was looked at and agreed to is this disk, and nobody else uses it now.
+    let found = disks::again(disk, stick);
+    ensure!(found == *disk, "{} is another disk than before: {found}, on it {}", disk.name, found.contents);
     let _still = stick::Still::hold()?;
     let growth = install::plan(stick.table(), kontor_sys::block::size(&target)?, id)?;
     let plan = Plan { parts: parts(stick)?, growth, boot_sector: boot_sector(stick)? };
     report.phase(&format!("installing to {disk}"));
     report.disk(&disk.name);
-    copy::install(&plan, &target, &mut |what, done, total| {
-        ensure!(signals.next().is_none(), "interrupted: {} holds nothing that boots", disk.name);
+    let installed = copy::install(&plan, &target, &mut |what, done, total| {
+        ensure!(signals.next().is_none(), "interrupted");
         report.progress(what, done, total);
         Ok(())
-    })
+    });
+    installed.with_context(|| format!("{} holds nothing that boots", disk.name))
 }
 
 /// What goes where.

@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use kontor_boot::seed::{ORDER, SeedFile, pack};
-use kontor_status::paths;
+use kontor_status::{SiteOrigin, SiteStatus, paths};
 
 use crate::component::seeded;
 use crate::init::built_at;
@@ -22,11 +22,19 @@ pub(super) fn seed(stick: &Disk) -> anyhow::Result<Vec<u8>> {
         files = imported(Path::new(paths::STATE_SITE), Path::new(paths::STATE_SECRETS))?;
     }
     if files.is_empty() {
+        let text = fs::read(paths::SITE_STATUS).unwrap_or_default();
+        let served = serde_json::from_slice::<SiteStatus>(&text);
+        ensure!(
+            served.is_ok_and(|site| site.origin == SiteOrigin::Default),
+            "the site file in force is not on the stick: its state partition is not mounted, `status` says why"
+        );
         return Ok(Vec::new());
     }
     // Of no use to anybody but the order of files.
     let time = u32::try_from(built_at().as_secs()).unwrap_or(0);
-    pack(&files, time).context("the office's files")
+    let packed = pack(&files, time).context("the office's files")?;
+    kontor_boot::seed::read(&packed).context("the office's files")?;
+    Ok(packed)
 }
 
 fn imported(site: &Path, secrets: &Path) -> anyhow::Result<Vec<SeedFile>> {

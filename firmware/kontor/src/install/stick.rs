@@ -7,6 +7,8 @@ use nix::mount::{MsFlags, mount};
 use super::office;
 use crate::storage::{BootStateFile, Disk, SYSTEM, is_mounted, seed};
 
+const SECRETS_LEFT: &str = "the stick may still hold secrets: flash it anew";
+
 /// While it lives, nobody writes to `system`.
 pub(super) struct Still {
     was_mounted: bool,
@@ -39,11 +41,10 @@ fn remount(how: MsFlags) -> nix::Result<()> {
     mount(None::<&str>, SYSTEM, None::<&str>, MsFlags::MS_REMOUNT | flags | how, None::<&str>)
 }
 
-/// After the disk is whole: secrets are there alone, and a stick that is left plugged in starts that disk.
+/// After the disk is whole: a stick that is left plugged in starts that disk, and secrets are there alone. In this order: a stick
+/// whose order is gone and that does not know its disk would serve an office of its own.
 pub(super) fn finish(stick: &Disk, made: Guid) -> anyhow::Result<()> {
-    seed::clear(stick)
-        .context("the stick's seed, which may hold secrets: clear it by flashing the stick anew")?;
-    office::wipe_secrets()?;
     let mut state = BootStateFile::open(&stick.partition(PartitionKind::BootState)?)?;
-    state.change(|state| state.installed = Some(made)).context("the stick's boot state").map(drop)
+    state.change(|state| state.installed = Some(made)).context("the stick's boot state")?;
+    seed::clear(stick).and_then(|()| office::wipe_secrets()).context(SECRETS_LEFT)
 }

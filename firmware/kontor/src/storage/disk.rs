@@ -27,7 +27,8 @@ pub(crate) struct Disk {
     /// Its table: the primary copy, or the backup when the primary is damaged.
     pub(super) table: Table,
     /// Can be pulled out, or is attached by USB.
-    is_stick: bool,
+    is_removable: bool,
+    is_on_usb: bool,
 }
 
 impl Disk {
@@ -37,7 +38,8 @@ impl Disk {
         let table = read_table(&file)?.context("no partition table")?;
         let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let place = Path::new("/sys/block").join(name);
-        Ok(Self { device: device.to_owned(), table, is_stick: is_removable(&place) || is_on_usb(&place) })
+        let (is_removable, is_on_usb) = (is_removable(&place), is_on_usb(&place));
+        Ok(Self { device: device.to_owned(), table, is_removable, is_on_usb })
     }
 
     /// `/dev/sda`
@@ -52,7 +54,7 @@ impl Disk {
 
     /// Whether the box it is in may be meant to have it only for a while.
     pub(crate) fn is_stick(&self) -> bool {
-        self.is_stick
+        self.is_removable || self.is_on_usb
     }
 
     /// The same disk after its table was changed.
@@ -86,9 +88,12 @@ pub(crate) fn is_ours(table: &Table) -> bool {
     REQUIRED.into_iter().all(|kind| table.find(kind).is_some())
 }
 
-/// Whether the kernel says so of the disk with this directory in /sys/block: of sticks and cards, not of USB hard disks.
+/// Whether the disk with this directory in /sys/block can be pulled out: sticks and cards, not USB hard disks. The kernel does not
+/// say so of SD cards, whose sockets are wired in many ways.
 pub(crate) fn is_removable(place: &Path) -> bool {
-    fs::read_to_string(place.join("removable")).is_ok_and(|text| text.trim() == "1")
+    let says =
+        |file: &str, word: &str| fs::read_to_string(place.join(file)).is_ok_and(|text| text.trim() == word);
+    says("removable", "1") || says("device/type", "SD")
 }
 
 /// By the way to it: `…/usb2/2-1/…/block/sda`.
@@ -119,7 +124,7 @@ pub(super) fn wait(
     loop {
         let mut found = scan();
         found.retain(|disk| booted.is_none() || identity(&disk.table) == booted);
-        found.sort_by_key(|disk| (!disk.has_state(), disk.is_stick, disk.device.clone()));
+        found.sort_by_key(|disk| (!disk.has_state(), disk.is_removable, disk.is_on_usb, disk.device.clone()));
         let complete = |disk: &Disk| disk.last_node().is_some_and(|node| node.exists());
         let late = Instant::now() >= deadline;
         if let Some(disk) = found.first().filter(|disk| complete(disk) || late) {

@@ -60,7 +60,7 @@ fn bring_to(
         // Whose files have another one will say so, and keep them.
         problems.push(format!("{NOTE} on the state partition was damaged: taken for schema {wanted}"));
     }
-    if now.is_none() && wanted == 1 {
+    if is_new && wanted == 1 {
         // That is what it is without a note.
         return Ok(());
     }
@@ -197,11 +197,13 @@ mod tests {
         to(&scratch, Other::Gone).0.unwrap();
         let note = || Note::parse(&fs::read(scratch.path().join(NOTE)).unwrap()).unwrap();
         assert_eq!(note(), Note::of(2));
-        fs::write(scratch.path().join(NOTE), "").unwrap();
-        let (result, problems) = to(&scratch, Other::Gone);
-        result.unwrap();
-        assert!(problems[0].contains("taken for schema 2"), "{problems:?}");
-        assert_eq!(note(), Note::of(2));
+        for (other, schema) in [(Other::Gone, 2), (Other::Reads(Span::default()), 1)] {
+            fs::write(scratch.path().join(NOTE), "").unwrap();
+            let (result, problems) = to(&scratch, other);
+            result.unwrap();
+            assert!(problems[0].contains(&format!("taken for schema {schema}")), "{problems:?}");
+            assert_eq!(note(), Note::of(schema));
+        }
     }
 
     #[test]

@@ -128,11 +128,11 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
         Err(error) => problems.push(format!("no state partition: {error:#}")),
     }
     if status.state_mounted {
+        problems.extend(directories::prepare());
         clock::restore();
     }
-    reset::attend(&disk, status);
-    if status.state_mounted {
-        status.problems.extend(directories::prepare());
+    if let Err(error) = reset::last(&disk, status) {
+        status.problems.push(format!("factory reset: {error:#}"));
     }
     let seeded = seed::import(&disk, status.state_mounted);
     if let Err(error) = seeded {

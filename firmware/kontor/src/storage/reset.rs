@@ -1,7 +1,7 @@
 //! The factory reset: keeping the seed's site file for it, asking for it, and carrying it out at the next boot.
 //!
-//! What is done in which order, and what stays, is [`kontor_boot::reset`]'s. It is carried out between the mounting of `state` and the
-//! moment that anybody hears of it, so no daemon ever sees an office that is half gone.
+//! What is done in which order, and what stays, is [`kontor_boot::reset`]'s. It is carried out before `state` is where daemons look
+//! for it, so none ever sees an office that is half gone.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -22,10 +22,10 @@ use kontor_sys::block;
 use kontor_sys::file::remove_durable;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
 
 use super::disk::{Disk, open_writable};
 use super::{chosen_disk, is_mounted, seed};
+use crate::ctl::FACTORY_RESET;
 use crate::updated;
 
 /// Asks for a reset at the next boot, to this site file.
@@ -73,53 +73,70 @@ fn keep(bootstate: &Path, text: Vec<u8>) -> anyhow::Result<()> {
     write_copy(&open_writable(bootstate)?, FACTORY_SITE_OFFSET, text)
 }
 
-/// Carries out what is asked for. What fails becomes a problem, and is tried again at the next boot.
-pub(super) fn attend(disk: &Disk, status: &mut StorageStatus) {
-    match try_attend(disk, status.state_mounted) {
-        Ok(reset) => status.reset = reset,
-        Err(error) => {
-            status.problems.push(format!("the factory reset that was asked for: {error:#}"));
-            withhold(disk, status);
-        }
-    }
-}
-
-/// Of a half-reset `state` nobody may take anything for the office, which is served from RAM, by the site file of the copies.
-fn withhold(disk: &Disk, status: &mut StorageStatus) {
-    let record = disk.partition(PartitionKind::BootState).and_then(|bootstate| read_record(&bootstate));
-    if record.is_ok_and(|record| record.is_some_and(|record| record.stage == Stage::Begun)) {
-        status.state_mounted = false;
-        if let Err(error) = umount2(paths::STATE, MntFlags::MNT_DETACH) {
-            status.problems.push(format!("{}: {error}", paths::STATE));
-        }
-    }
-}
-
-fn try_attend(disk: &Disk, state_mounted: bool) -> anyhow::Result<Option<ResetStatus>> {
+/// Carries out what is asked for, on `state` mounted where no daemon looks for it. What fails becomes a problem, and is tried
+/// again at the next boot.
+///
+/// # Errors
+/// When `state` is neither as it was nor fresh: nobody may take anything in it for the office, which is served from RAM, by
+/// the site file of the copies.
+pub(super) fn attend(disk: &Disk, state: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let Err(error) = try_attend(disk, state) else { return Ok(()) };
+    let error = error.context("the factory reset that was asked for");
     let bootstate = disk.partition(PartitionKind::BootState)?;
-    let asked = match read_record(&bootstate)? {
-        None => return Ok(None),
-        Some(Record { stage: Stage::Done, data, at }) => return Ok(Some(shown(data, at))),
-        Some(asked) => asked,
-    };
-    if !state_mounted {
-        bail!("it waits for the state partition");
+    if read_record(&bootstate)?.is_some_and(|record| record.stage == Stage::Begun) {
+        return Err(error);
     }
+    problems.push(format!("{error:#}; `{FACTORY_RESET} --withdraw` takes it back"));
+    Ok(())
+}
+
+fn try_attend(disk: &Disk, state: &Path) -> anyhow::Result<()> {
+    let bootstate = disk.partition(PartitionKind::BootState)?;
+    let Some(asked) = read_record(&bootstate)?.filter(|record| record.stage != Stage::Done) else {
+        return Ok(());
+    };
     if is_office_in_force() {
         bail!("it waits for a restart");
     }
+    if updated::is_trial_noted(state) {
+        bail!("it waits for the end of a release's trial");
+    }
     let data = disk.partition(PartitionKind::Data).ok();
-    let places = Places { bootstate: &bootstate, data: data.as_deref(), state: Path::new(paths::STATE) };
+    let places = Places { bootstate: &bootstate, data: data.as_deref(), state };
     eprintln!("factory reset: begins, {}", said(asked.data));
-    for step in places.plan(asked.data)? {
+    for step in places.plan(asked)? {
         places.take(&step, asked).with_context(|| format!("{step:?}"))?;
     }
     eprintln!("factory reset: done, {}", said(asked.data));
-    Ok(read_record(&bootstate)?.map(|done| shown(done.data, done.at)))
+    Ok(())
 }
 
-fn shown(data: Data, at: u64) -> ResetStatus {
-    ResetStatus { at, data_kept: data == Data::Keep }
+/// The last one that was carried out. One that is still asked for is a problem where `state` could not be mounted.
+pub(super) fn last(disk: &Disk, status: &mut StorageStatus) -> anyhow::Result<()> {
+    match read_record(&disk.partition(PartitionKind::BootState)?)? {
+        Some(Record { stage: Stage::Done, data, at }) => {
+            status.reset = Some(ResetStatus { at, data_kept: data == Data::Keep });
+        }
+        Some(_) if !status.state_mounted => status.problems.push(format!(
+            "the factory reset that was asked for waits for the state partition; `{FACTORY_RESET} --withdraw` takes it back if \
+             it has not begun"
+        )),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes back what is asked for and has not begun.
+///
+/// # Errors
+/// When there is nothing to take back.
+pub(crate) fn withdraw() -> anyhow::Result<()> {
+    let bootstate = chosen_disk()?.partition(PartitionKind::BootState)?;
+    match read_record(&bootstate)?.map(|record| record.stage) {
+        Some(Stage::Asked) => write_sector(&bootstate, &[0; RECORD_LENGTH]),
+        Some(Stage::Begun) => bail!("it has begun: what it removes is gone"),
+        Some(Stage::Done) | None => bail!("no factory reset is asked for"),
+    }
 }
 
 fn said(data: Data) -> &'static str {
@@ -145,10 +162,10 @@ struct Places<'a> {
 }
 
 impl Places<'_> {
-    fn plan(&self, data: Data) -> anyhow::Result<Vec<Step>> {
+    fn plan(&self, asked: Record) -> anyhow::Result<Vec<Step>> {
         let mut goes = Vec::new();
         self.collect(Path::new(""), &mut goes).with_context(|| self.state.display().to_string())?;
-        Ok(plan(data, &goes))
+        Ok(plan(asked, &goes))
     }
 
     fn collect(&self, directory: &Path, goes: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -262,8 +279,12 @@ fn read_record(bootstate: &Path) -> anyhow::Result<Option<Record>> {
 }
 
 fn write_record(bootstate: &Path, record: &Record) -> anyhow::Result<()> {
+    write_sector(bootstate, &record.encode())
+}
+
+fn write_sector(bootstate: &Path, sector: &[u8; RECORD_LENGTH]) -> anyhow::Result<()> {
     let device = open_writable(bootstate)?;
-    device.write_all_at(&record.encode(), RECORD_OFFSET)?;
+    device.write_all_at(sector, RECORD_OFFSET)?;
     Ok(device.sync_all()?)
 }
 

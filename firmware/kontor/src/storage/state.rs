@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount_filesystem, umount2};
 
 use super::disk::{Disk, open_writable};
-use super::{is_mounted, migrate};
+use super::{is_mounted, migrate, reset};
 
 /// Found in /usr/sbin or /usr/bin: the distribution moves such tools.
 const MKFS: &str = "mke2fs";
@@ -36,8 +36,8 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Where it is until its files have the schema that is to be in force: no daemon looks there.
 const APART: &str = "/run/kontor/storage/state";
 
-/// Makes the file system if it has never been finished, mends it if it needs that, brings what is in it to the right schema, and
-/// mounts it.
+/// Makes the file system if it has never been finished, mends it if it needs that, brings what is in it to the right schema, resets
+/// it if that was asked for, and mounts it.
 ///
 /// Whatever else was necessary becomes a problem, for people.
 pub(super) fn mount(disk: &Disk, problems: &mut Vec<String>) -> anyhow::Result<()> {
@@ -50,10 +50,13 @@ pub(super) fn mount(disk: &Disk, problems: &mut Vec<String>) -> anyhow::Result<(
         umount2(APART, MntFlags::MNT_DETACH).context(APART)?;
     }
     mount_apart(disk, problems)?;
-    let moved = migrate::bring_up(disk, Path::new(APART), problems).and_then(|()| {
-        mount_filesystem(Some(APART), paths::STATE, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-            .with_context(|| format!("cannot move {APART} to {}", paths::STATE))
-    });
+    let apart = Path::new(APART);
+    let moved = migrate::bring_up(disk, apart, problems)
+        .and_then(|()| reset::attend(disk, apart, problems))
+        .and_then(|()| {
+            mount_filesystem(Some(APART), paths::STATE, None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+                .with_context(|| format!("cannot move {APART} to {}", paths::STATE))
+        });
     if moved.is_err() {
         umount2(APART, MntFlags::MNT_DETACH).context(APART)?;
     }

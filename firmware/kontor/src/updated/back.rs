@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, ensure};
 use kontor_status::paths::Paths;
-use kontor_update::Version;
+use kontor_update::Facts;
 use kontor_update::journal::OnTrial;
 
 use super::slots::OwnDisk;
@@ -15,11 +15,11 @@ use crate::storage::Schema;
 
 const ASKED: &str = "an operator has gone back to the release before it";
 
-/// Restarts the box into the other slot; `running` is not installed again unasked.
+/// Restarts the box into the other slot; what runs is not installed again unasked.
 ///
 /// # Errors
-/// When there is nothing to go back to.
-pub(super) fn go_back(running: Version) -> anyhow::Result<()> {
+/// When there is nothing to go back to, or it must not run any more.
+pub(super) fn go_back(running: &Facts) -> anyhow::Result<()> {
     let mut disk = OwnDisk::open()?;
     let journal = store::load()?;
     if let Some(on_trial) = journal.trial.filter(|on_trial| on_trial.slot == disk.booted.letter()) {
@@ -37,7 +37,12 @@ pub(super) fn go_back(running: Version) -> anyhow::Result<()> {
         reads.is_none_or(|reads| reads.contains(schema)),
         "rule state schema: what this box keeps has schema {schema}, which the release in slot {other} does not read"
     );
-    store::change(|journal| journal.go_back(store::now(), running, ASKED))?;
+    let (ours, theirs) = (running.security_epoch, journal.epochs.get(other.letter()).copied());
+    ensure!(
+        theirs.is_none_or(|theirs| theirs >= ours),
+        "rule security epoch: what runs has {ours}, the release in slot {other} has less"
+    );
+    store::change(|journal| journal.go_back(store::now(), running.version, ASKED))?;
     disk.return_to(other)?;
     control::ask(&Paths::default().init_socket(), "reboot").context("cannot restart")?;
     Ok(())

@@ -181,7 +181,7 @@ impl Daemon {
     }
 
     fn go_back(&mut self) {
-        let gone = back::go_back(self.running.facts.version);
+        let gone = back::go_back(&self.running.facts);
         self.outcome(gone.map_or_else(|error| format!("{error:#}"), |()| "restarting".to_owned()));
     }
 

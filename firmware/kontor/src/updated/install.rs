@@ -87,6 +87,8 @@ pub(super) fn run(order: &Path) -> anyhow::Result<()> {
     store::change(|journal| {
         journal.reads.insert(disk.booted.letter().to_owned(), TABLE.span());
         journal.reads.insert(target.letter().to_owned(), release.state_schema);
+        journal.epochs.insert(disk.booted.letter().to_owned(), running.facts.security_epoch);
+        journal.epochs.insert(target.letter().to_owned(), release.security_epoch);
         journal.begin(store::now(), trial);
     })?;
     disk.activate(target)?;

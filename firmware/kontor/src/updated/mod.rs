@@ -31,7 +31,7 @@ mod trial;
 use std::path::Path;
 
 pub(crate) use request::Request;
-pub(crate) use store::is_on_trial;
+pub(crate) use store::{is_on_trial, is_trial_noted};
 
 /// There from the moment a boot is known to be a trial: should `trial` fail then, PID 1 restarts the box.
 pub(crate) const ON_TRIAL: &str = "/run/kontor/updated/on-trial";

@@ -97,6 +97,12 @@ pub(crate) fn is_on_trial() -> bool {
     load().is_ok_and(|journal| journal.trial.is_some())
 }
 
+/// The same of a state partition that is mounted elsewhere.
+pub(crate) fn is_trial_noted(state: &Path) -> bool {
+    let bytes = fs::read(state.join("updated/journal.json")).unwrap_or_default();
+    Journal::parse(&bytes).0.trial.is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

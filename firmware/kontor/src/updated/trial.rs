@@ -118,6 +118,11 @@ fn judge(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
 }
 
 fn succeed(disk: &mut OwnDisk) -> anyhow::Result<()> {
+    // An operator may have gone back meanwhile.
+    if let Some(reason) = store::load()?.trial.and_then(|on_trial| on_trial.verdict) {
+        eprintln!("slot {} works, but was given up: {reason}", disk.booted);
+        return Ok(());
+    }
     let state = disk.mark_good()?;
     eprintln!("slot {} is good: everything that worked before works", disk.booted);
     // The slot is good: what cannot be written down now is found out at the next boot.

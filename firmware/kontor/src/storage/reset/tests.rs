@@ -75,7 +75,7 @@ impl TestBox {
         else {
             return true;
         };
-        for (number, step) in places.plan(asked.data).unwrap().iter().enumerate() {
+        for (number, step) in places.plan(asked).unwrap().iter().enumerate() {
             if number == cut {
                 // Half of what is removed may be gone.
                 if let Step::Remove(path) = step {
