@@ -107,11 +107,9 @@ fn look(disk: &File) -> io::Result<Contents> {
         && is_ours(table)
         && let Some(identity) = identity(table)
     {
-        return Ok(match has_boot_sector {
-            true => Contents::Kontor { identity, office: has_state(disk, table)? },
-            false if has_state(disk, table)? => Contents::Kontor { identity, office: true },
-            false => Contents::Empty,
-        });
+        let office = has_state(disk, table)?;
+        let is_finished = has_boot_sector || office;
+        return Ok(if is_finished { Contents::Kontor { identity, office } } else { Contents::Empty });
     }
     let is_empty = start.iter().chain(&end).all(|byte| *byte == 0);
     Ok(match table {

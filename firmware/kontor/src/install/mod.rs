@@ -58,10 +58,8 @@ fn by_order() -> anyhow::Result<()> {
     let order = Order::parse(&fs::read(paths::INSTALL_ORDER).context(paths::INSTALL_ORDER)?)?;
     let mut report = Report::new();
     match carry_out(&order, &mut report) {
-        Ok(disk) => {
-            report.phase(&format!(
-                "done: this box is on {disk} now; pull the stick out and switch the machine on"
-            ));
+        Ok(installed) => {
+            report.phase(&format!("done: {installed}; pull the stick out and switch the machine on"));
             std::thread::sleep(SHOWN);
             control::ask(&Paths::default().init_socket(), "power-off").context("cannot switch off").map(drop)
         }
@@ -72,7 +70,7 @@ fn by_order() -> anyhow::Result<()> {
     }
 }
 
-/// The disk it is on.
+/// What is true then.
 fn carry_out(order: &Order, report: &mut Report) -> anyhow::Result<String> {
     let stick = chosen_disk()?;
     report.phase("looking for the disk to install to");
@@ -88,7 +86,7 @@ fn carry_out(order: &Order, report: &mut Report) -> anyhow::Result<String> {
         Choice::Done(disk) => disk,
     };
     stick::finish(&stick, made).with_context(|| installed(disk))?;
-    Ok(disk.to_string())
+    Ok(installed(disk))
 }
 
 /// What is true from the moment on that the disk is whole.

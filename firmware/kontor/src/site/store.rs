@@ -91,7 +91,7 @@ pub(super) fn note_unrecorded(paths: &Paths, text: &str) -> io::Result<()> {
 pub(super) fn first_seeded(paths: &Paths) -> Option<Vec<u8>> {
     let seeded = |number: &u32| info(paths, *number).is_some_and(|info| info.who == SEED);
     let number = numbers(paths).ok()?.into_iter().find(seeded)?;
-    read_bounded(&history_directory(paths).join(format!("{number:04}.toml"))).ok()?
+    read_bounded(&entry(paths, number)).ok()?
 }
 
 /// A new entry of the history; its number.
@@ -103,7 +103,7 @@ fn record(paths: &Paths, text: &str, info: &Info) -> io::Result<u32> {
     let number = numbers(paths)?.last().map_or(1, |last| last + 1);
     let header = toml::to_string(info).map_err(io::Error::other)?;
     write_durable(&history.join(format!("{number:04}.info.toml")), header.as_bytes())?;
-    write_durable(&history.join(format!("{number:04}.toml")), text.as_bytes())?;
+    write_durable(&entry(paths, number), text.as_bytes())?;
     Ok(number)
 }
 
