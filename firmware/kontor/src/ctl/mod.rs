@@ -11,9 +11,9 @@ pub(crate) mod snapshot;
 pub(crate) mod table;
 mod update;
 
-use std::io::Write;
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use kontor_status::paths::Paths;
 use serde::Serialize;
 
@@ -152,6 +152,16 @@ fn version() -> String {
 }
 
 /// Writes to standard output; a reader that has gone away (`| head`) is no error.
+/// Asks the person at the terminal; whether the answer is `word`. Without a terminal, `nobody` is the error.
+pub(crate) fn is_typed(word: &str, question: &str, nobody: &str) -> anyhow::Result<bool> {
+    let input = std::io::stdin().lock();
+    ensure!(input.is_terminal(), "{nobody}");
+    print(question)?;
+    let mut line = String::new();
+    input.take(256).read_line(&mut line).context("reading the answer")?;
+    Ok(line.trim() == word)
+}
+
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

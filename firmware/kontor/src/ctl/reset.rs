@@ -1,15 +1,12 @@
 //! `factory-reset`: what it will do is said before it is asked for.
 
-use std::io::{BufRead as _, IsTerminal as _};
-
-use anyhow::bail;
 use kontor_boot::reset::Data;
 use kontor_config::site::{Address, Zone};
 use kontor_config::{Board, Site};
 use kontor_status::paths::Paths;
 
-use super::print;
 use super::table::plain;
+use super::{is_typed, print};
 use crate::{site, storage};
 
 /// What has to be typed.
@@ -27,14 +24,11 @@ pub(super) fn ask(paths: &Paths, data: Data, confirmed: bool) -> anyhow::Result<
 }
 
 fn is_confirmed() -> anyhow::Result<bool> {
-    let input = std::io::stdin().lock();
-    if !input.is_terminal() {
-        bail!("there is nobody to ask: with --yes it is done without asking");
-    }
-    print(&format!("Type `{WORD}` to go on; anything else changes nothing: "))?;
-    let mut line = String::new();
-    std::io::Read::take(input, 256).read_line(&mut line)?;
-    Ok(line.trim() == WORD)
+    is_typed(
+        WORD,
+        &format!("Type `{WORD}` to go on; anything else changes nothing: "),
+        "there is nobody to ask: with --yes it is done without asking",
+    )
 }
 
 /// With the site file that the box was flashed with, if there was one.

@@ -1,7 +1,7 @@
 //! `kontor ctl install`: what a person sees, and what they are asked.
 
 use std::fs::File;
-use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::Read as _;
 
 use anyhow::{Context as _, bail, ensure};
 use kontor_boot::Guid;
@@ -10,6 +10,7 @@ use kontor_boot::target::{Candidate, size};
 
 use super::report::Report;
 use super::{disks, identity_made, install_to, installed, stick};
+use crate::ctl::is_typed;
 use crate::ctl::table::{Table, plain};
 use crate::storage::{Disk, chosen_disk};
 
@@ -74,13 +75,9 @@ fn agree(disk: &Candidate, agreed: Option<&str>) -> anyhow::Result<()> {
         ensure!(given == flag, "`{given}` does not agree to that; {flag} would");
         return Ok(());
     }
-    let stdin = std::io::stdin();
-    ensure!(stdin.is_terminal(), "there is no terminal to ask on; {flag} erases it without asking");
-    eprint!("type \"erase {}\" to go on: ", disk.name);
-    std::io::stderr().flush()?;
-    let mut line = String::new();
-    stdin.lock().take(256).read_line(&mut line).context("reading the answer")?;
-    ensure!(line.trim() == format!("erase {}", disk.name), "nothing was written");
+    let word = format!("erase {}", disk.name);
+    let nobody = format!("there is no terminal to ask on; {flag} erases it without asking");
+    ensure!(is_typed(&word, &format!("type \"{word}\" to go on: "), &nobody)?, "nothing was written");
     Ok(())
 }
 
