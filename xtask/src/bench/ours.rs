@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 
 use super::guest::{Direct, Guest, Setup};
 use crate::archive::cache::FetchOptions;
@@ -82,7 +82,7 @@ impl Ours {
 }
 
 /// Copies a file out of a slot image: the very bytes that are delivered.
-fn dump(tools: &Tools, slot: &Utf8Path, name: &str, to: &Utf8PathBuf) -> Result<()> {
+pub(super) fn dump(tools: &Tools, slot: &Utf8Path, name: &str, to: &Utf8Path) -> Result<()> {
     let mut command = tools.command("debugfs")?;
     command.args(["-R", &format!("dump /{name} {to}"), slot.as_str()]);
     run(command)?;

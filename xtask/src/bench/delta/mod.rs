@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
+use kontor_delta::patch;
 use kontor_delta::plan::Allowance;
 use serde_json::{Value, json};
 
 use self::history::Older;
 use self::ours::Published;
+use super::ours::dump;
 use super::{LEAST_ROUNDS, Report, Summary};
 use crate::archive::cache::{Cache, FetchOptions};
 use crate::archive::index::Index;
@@ -27,6 +29,7 @@ use crate::workspace::Workspace;
 
 mod history;
 mod ours;
+mod payload;
 mod techniques;
 
 const SCRATCH: &str = ".bench-delta-";
@@ -46,6 +49,8 @@ const KERNEL: &str = "kernel";
 /// What a release ships, in memory.
 struct Shipped {
     slot: Vec<u8>,
+    /// The file in the slot.
+    kernel: Vec<u8>,
     component: Vec<u8>,
     sealed: Sealed,
 }
@@ -65,7 +70,7 @@ pub fn run(common: &Common) -> Result<Report> {
     eprintln!("publishing the new release");
     let tree = rig.unpacked(&new.sealed, &folder.join("new"))?;
     let published = publish(new.slot, new.component)?;
-    let mut pairs = BTreeMap::new();
+    let (mut pairs, mut decompressed_kernel) = (BTreeMap::new(), Value::Null);
     for (name, older) in PAIRS {
         let (lock, changes) =
             history::older(&rig.lock, &rig.index, older, COMPONENT, &folder.join("packages.lock"))?;
@@ -78,11 +83,23 @@ pub fn run(common: &Common) -> Result<Report> {
             pair.per_file = Some(techniques::per_file(&rig.unpacked(&old.sealed, &root)?, &tree)?);
             std::fs::remove_dir_all(&root).with_context(|| format!("cannot remove {root}"))?;
         }
+        if older == Older::Kernel {
+            decompressed_kernel = decompressed(&old.kernel, &new.kernel)?;
+        }
         pair.changes = changes;
         eprintln!("{name}: {}", pair.json());
         pairs.insert(name, pair);
     }
-    report(&published, &pairs)
+    let mut report = report(&published, &pairs)?;
+    report.detail.insert("decompressed_kernel".to_owned(), decompressed_kernel);
+    Ok(report)
+}
+
+/// What would be fetched of the kernel alone, did it lie decompressed at rest.
+fn decompressed(old: &[u8], new: &[u8]) -> Result<Value> {
+    let [old_payload, new_payload] = [payload::decompressed(old)?, payload::decompressed(new)?];
+    let patch = patch::make(&old_payload, &new_payload, patch::Options::default())?;
+    Ok(json!({ "vmlinuz": new.len(), "decompressed": new_payload.len(), "patch": patch.len() }))
 }
 
 /// Both images at once: a stream is made by one processor.
@@ -129,7 +146,9 @@ impl Rig {
         let sealed = components.into_iter().find(|sealed| sealed.name == COMPONENT);
         let sealed = sealed.with_context(|| format!("the product has no component {COMPONENT}"))?;
         let read = |path: &Utf8Path| std::fs::read(path).with_context(|| format!("cannot read {path}"));
-        Ok(Shipped { slot: read(&slot)?, component: read(&sealed.path)?, sealed })
+        let kernel = folder.join("vmlinuz");
+        dump(&self.tools, &slot, "vmlinuz", &kernel)?;
+        Ok(Shipped { slot: read(&slot)?, kernel: read(&kernel)?, component: read(&sealed.path)?, sealed })
     }
 
     fn unpacked(&self, sealed: &Sealed, root: &Utf8Path) -> Result<Utf8PathBuf> {
