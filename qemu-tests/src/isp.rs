@@ -1,10 +1,11 @@
 //! The provider and the Internet behind it, as one host on the outside wire.
 //!
 //! It leases WAN addresses, answers DNS from a table and counts who asked, tells the time, serves web
-//! pages and echoes bytes.
+//! pages and echoes bytes. On request a headquarters is on its Internet, the other end of a tunnel.
 //! Its servers have addresses of a public network that is reached through its gateway address.
 
 mod dhcp;
+mod headquarters;
 mod names;
 mod tcp;
 mod time;
@@ -13,10 +14,11 @@ mod web;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
 
 pub use dhcp::{DhcpServer, Pool};
+pub use headquarters::Headquarters;
 pub use names::{NameServer, Transport};
 pub use tcp::EchoServer;
 pub(crate) use tcp::read_all;
@@ -78,7 +80,10 @@ pub struct Isp {
     pub web: WebServer,
     /// Sends back what it gets, for long-lived connections (port 7).
     pub echo: EchoServer,
+    /// The other end of a customer's tunnel, if there is one.
+    headquarters: Option<Headquarters>,
     stack: Stack,
+    started: Instant,
 }
 
 impl Isp {
@@ -88,7 +93,7 @@ impl Isp {
     /// When its sockets cannot be made.
     pub fn new(options: IspOptions, plug: Plug, started: Instant) -> Result<Self> {
         let mut stack = Stack::new(EthernetAddress(options.mac), plug, started);
-        stack.set_addresses(&Self::addresses(&options))?;
+        stack.set_addresses(&Self::addresses(&options, None))?;
         let pool = Pool {
             gateway: options.gateway,
             first: options.first_lease,
@@ -102,8 +107,10 @@ impl Isp {
             time: TimeServer::new(&mut stack)?,
             web: WebServer::new(options.web_server, &mut stack)?,
             echo: EchoServer::new(options.web_server, &mut stack)?,
+            headquarters: None,
             options,
             stack,
+            started,
         })
     }
 
@@ -114,12 +121,44 @@ impl Isp {
     pub fn renumber(&mut self, gateway: Ipv4Cidr, first_lease: Ipv4Addr) -> Result<()> {
         (self.options.gateway, self.options.first_lease) = (gateway, first_lease);
         (self.dhcp.pool.gateway, self.dhcp.pool.first) = (gateway, first_lease);
-        self.stack.set_addresses(&Self::addresses(&self.options))
+        self.take_addresses()
     }
 
-    fn addresses(options: &IspOptions) -> [IpCidr; 3] {
-        let single = |address: Ipv4Addr| IpCidr::Ipv4(Ipv4Cidr::new(address, 32));
-        [IpCidr::Ipv4(options.gateway), single(options.name_server), single(options.web_server)]
+    /// Puts a headquarters at this address of the Internet, whose tunnel is for the branch with this public key.
+    ///
+    /// # Errors
+    /// When its sockets cannot be made.
+    pub fn open_headquarters(&mut self, address: Ipv4Addr, branch_key: [u8; 32]) -> Result<()> {
+        self.headquarters = Some(Headquarters::new(address, branch_key, &mut self.stack, self.started)?);
+        self.take_addresses()
+    }
+
+    /// The headquarters goes on at another address, and remembers nobody.
+    ///
+    /// # Errors
+    /// When there is none, or no room for the address.
+    pub fn move_headquarters(&mut self, address: Ipv4Addr) -> Result<()> {
+        self.headquarters()?.move_to(address);
+        self.take_addresses()
+    }
+
+    /// The headquarters.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn headquarters(&mut self) -> Result<&mut Headquarters> {
+        self.headquarters.as_mut().context("there is no headquarters")
+    }
+
+    fn take_addresses(&mut self) -> Result<()> {
+        let headquarters = self.headquarters.as_ref().map(Headquarters::address);
+        self.stack.set_addresses(&Self::addresses(&self.options, headquarters))
+    }
+
+    fn addresses(options: &IspOptions, headquarters: Option<Ipv4Addr>) -> Vec<IpCidr> {
+        let servers = [options.name_server, options.web_server].into_iter().chain(headquarters);
+        let single = |address| IpCidr::Ipv4(Ipv4Cidr::new(address, 32));
+        std::iter::once(IpCidr::Ipv4(options.gateway)).chain(servers.map(single)).collect()
     }
 
     /// Makes the line to its customers one of this kind, from now on.
@@ -131,12 +170,6 @@ impl Isp {
     #[must_use]
     pub fn line(&self) -> Option<&Line> {
         self.stack.line()
-    }
-
-    /// Where it is plugged in.
-    #[must_use]
-    pub fn plug(&self) -> Plug {
-        self.stack.plug
     }
 
     /// Does what can be done now; whether anything happened.
@@ -153,11 +186,15 @@ impl Isp {
         served |= self.time.serve(&mut self.stack)?;
         served |= self.web.serve(&mut self.stack)?;
         served |= self.echo.serve(&mut self.stack)?;
+        if let Some(headquarters) = &mut self.headquarters {
+            served |= headquarters.serve(&mut self.stack)?;
+        }
         Ok(moved || served)
     }
 
     /// How long nothing needs to be done unless a frame arrives.
     pub fn poll_delay(&mut self) -> Option<std::time::Duration> {
-        self.stack.poll_delay()
+        let headquarters = self.headquarters.as_mut().and_then(Headquarters::poll_delay);
+        self.stack.poll_delay().into_iter().chain(headquarters).min()
     }
 }

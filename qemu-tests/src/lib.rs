@@ -49,11 +49,12 @@ pub mod smb;
 pub mod stack;
 pub mod stick;
 pub mod traffic;
+pub mod tunnel;
 pub mod vm;
 pub mod wire;
 pub mod world;
 
-pub use isp::{IspOptions, Transport};
+pub use isp::{Headquarters, IspOptions, Transport};
 pub use pc::{Lease, PcOptions};
 pub use vm::{BoxOptions, Equipment};
 pub use world::{BoxId, IspId, JoinId, PcId, WireId, World};

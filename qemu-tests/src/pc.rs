@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use smoltcp::iface::SocketHandle;
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::socket::{dhcpv4, icmp, tcp, udp};
-use smoltcp::wire::{
-    DhcpOption, EthernetAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, IpEndpoint, Ipv4Cidr,
-};
+use smoltcp::socket::{dhcpv4, tcp, udp};
+use smoltcp::wire::{DhcpOption, EthernetAddress, IpAddress, IpCidr, IpEndpoint, Ipv4Cidr};
 
 use crate::isp::Transport;
 use crate::stack::{Plug, Stack};
@@ -104,12 +101,6 @@ impl OfficePc {
     pub fn restart_dhcp(&mut self) {
         self.stack.sockets.get_mut::<dhcpv4::Socket>(self.dhcp).reset();
         self.lease = None;
-    }
-
-    /// Where it is plugged in.
-    #[must_use]
-    pub fn plug(&self) -> Plug {
-        self.stack.plug
     }
 
     /// Does what can be done now; whether anything happened.
@@ -244,20 +235,12 @@ impl OfficePc {
     /// # Errors
     /// When the socket cannot be bound.
     pub fn ping(&mut self, target: Ipv4Addr, ident: u16) -> Result<SocketHandle> {
-        let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 8], vec![0; 2048]);
-        let mut socket = icmp::Socket::new(buffer(), buffer());
-        socket.bind(icmp::Endpoint::Ident(ident)).map_err(|e| anyhow!("bind for a ping: {e}"))?;
-        let echo = Icmpv4Repr::EchoRequest { ident, seq_no: 1, data: b"kontor" };
-        let space = socket
-            .send(echo.buffer_len(), IpAddress::Ipv4(target))
-            .map_err(|e| anyhow!("send a ping: {e}"))?;
-        echo.emit(&mut Icmpv4Packet::new_unchecked(space), &ChecksumCapabilities::default());
-        Ok(self.stack.sockets.add(socket))
+        self.stack.ping(target, ident)
     }
 
     /// Whether the ping's answer is here.
     pub fn pinged(&mut self, handle: SocketHandle) -> bool {
-        self.stack.sockets.get_mut::<icmp::Socket>(handle).recv().is_ok()
+        self.stack.pinged(handle)
     }
 }
 

@@ -179,6 +179,17 @@ pub fn is_dhcp_discover_of(frame: &[u8], mac: [u8; 6]) -> bool {
 
 /// The content of a datagram to `port`.
 fn udp_payload(frame: &[u8], port: u16) -> Option<&[u8]> {
+    let datagram = datagram(frame)?;
+    (datagram.dst_port() == port).then(|| datagram.payload())
+}
+
+/// Source and destination port of a datagram, if `frame` is one.
+#[must_use]
+pub fn udp_ports(frame: &[u8]) -> Option<(u16, u16)> {
+    datagram(frame).map(|datagram| (datagram.src_port(), datagram.dst_port()))
+}
+
+fn datagram(frame: &[u8]) -> Option<UdpPacket<&[u8]>> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     if frame.ethertype() != EthernetProtocol::Ipv4 {
         return None;
@@ -187,8 +198,7 @@ fn udp_payload(frame: &[u8], port: u16) -> Option<&[u8]> {
     if packet.next_header() != IpProtocol::Udp {
         return None;
     }
-    let datagram = UdpPacket::new_checked(packet.payload()).ok()?;
-    (datagram.dst_port() == port).then(|| datagram.payload())
+    UdpPacket::new_checked(packet.payload()).ok()
 }
 
 /// Whether a frame carries [`MARKER`] anywhere.

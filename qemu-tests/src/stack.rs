@@ -5,10 +5,12 @@ use std::time::{Duration, Instant as Clock};
 
 use anyhow::{Context, Result, anyhow};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
-use smoltcp::socket::{tcp, udp};
+use smoltcp::phy::{self, ChecksumCapabilities, Device, DeviceCapabilities, Medium};
+use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
+use smoltcp::wire::{
+    EthernetAddress, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, Ipv4Address,
+};
 
 use crate::line::{Change, Line, LineOptions};
 use crate::wire::{PortId, Wire};
@@ -35,8 +37,8 @@ pub struct Stack {
     pub iface: Interface,
     /// Its sockets.
     pub sockets: SocketSet<'static>,
-    /// Where it is plugged in.
-    pub plug: Plug,
+    /// Where it is plugged in, unless it is inside a tunnel.
+    plug: Option<Plug>,
     device: Queues,
     /// What its frames have to pass on their way to the wire and back; without one they do at once.
     line: Option<Line>,
@@ -50,10 +52,26 @@ impl Stack {
     /// A stack without addresses.
     #[must_use]
     pub fn new(mac: EthernetAddress, plug: Plug, started: Clock) -> Self {
-        let mut device = Queues::default();
-        let mut config = Config::new(mac.into());
         // Initial sequence numbers and transaction ids: different for each host, equal in each run.
-        config.random_seed = mac.0.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        let seed = mac.0.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        Self::over(Queues::new(Medium::Ethernet, MTU), mac.into(), Some(plug), seed, started)
+    }
+
+    /// A stack whose packets, of at most `mtu` octets, somebody else carries: [`Self::turn`].
+    #[must_use]
+    pub fn in_tunnel(mtu: usize, started: Clock) -> Self {
+        Self::over(Queues::new(Medium::Ip, mtu), HardwareAddress::Ip, None, 1, started)
+    }
+
+    fn over(
+        mut device: Queues,
+        address: HardwareAddress,
+        plug: Option<Plug>,
+        random_seed: u64,
+        started: Clock,
+    ) -> Self {
+        let mut config = Config::new(address);
+        config.random_seed = random_seed;
         let iface = Interface::new(config, &mut device, Instant::ZERO);
         let sockets = SocketSet::new(Vec::new());
         Self { iface, sockets, plug, device, line: None, started, next_port: 49_152, leaving: Vec::new() }
@@ -96,25 +114,32 @@ impl Stack {
     /// # Errors
     /// When the wire's capture cannot be written.
     pub fn poll(&mut self, wires: &mut [Wire]) -> Result<bool> {
-        let wire = wires.get_mut(self.plug.wire).context("plugged into no wire")?;
+        let plug = self.plug.context("plugged into no wire")?;
+        let wire = wires.get_mut(plug.wire).context("plugged into no wire")?;
         let elapsed = self.started.elapsed();
-        let arrived = std::iter::from_fn(|| wire.receive(self.plug.port));
-        match &mut self.line {
-            Some(line) => self.device.received.extend(line.up(elapsed, arrived)),
-            None => self.device.received.extend(arrived),
-        }
-        let mut busy = !self.device.received.is_empty();
-        let now = self.now();
-        busy |= self.iface.poll(now, &mut self.device, &mut self.sockets) == PollResult::SocketStateChanged;
-        let sent = std::mem::take(&mut self.device.sent);
+        let arrived = std::iter::from_fn(|| wire.receive(plug.port));
+        let arrived: Vec<_> = match &mut self.line {
+            Some(line) => line.up(elapsed, arrived).into_iter().collect(),
+            None => arrived.collect(),
+        };
+        let (mut busy, sent) = self.turn(arrived);
         let sent: Vec<_> = match &mut self.line {
             Some(line) => line.down(elapsed, sent.into_iter()),
             None => sent.into(),
         };
         for frame in sent {
-            wire.send(self.plug.port, frame)?;
+            wire.send(plug.port, frame)?;
             busy = true;
         }
+        Ok(busy)
+    }
+
+    /// Takes what has arrived; whether anything happened, and what is to be sent.
+    pub fn turn(&mut self, arrived: Vec<Vec<u8>>) -> (bool, VecDeque<Vec<u8>>) {
+        self.device.received.extend(arrived);
+        let mut busy = !self.device.received.is_empty();
+        let now = self.now();
+        busy |= self.iface.poll(now, &mut self.device, &mut self.sockets) == PollResult::SocketStateChanged;
         let Self { leaving, sockets, .. } = self;
         // smoltcp forgets the peer of an aborted connection once the reset is out.
         leaving.retain(|handle| {
@@ -124,7 +149,7 @@ impl Stack {
             }
             !told
         });
-        Ok(busy)
+        (busy, std::mem::take(&mut self.device.sent))
     }
 
     /// Gives a TCP connection up at once. The peer is told, or it would keep its half for ever.
@@ -164,9 +189,30 @@ impl Stack {
     pub fn connect(&mut self, address: Ipv4Address, port: u16) -> Result<SocketHandle> {
         let mut socket = tcp_socket();
         let local = self.local_port();
-        let remote = (smoltcp::wire::IpAddress::Ipv4(address), port);
+        let remote = (IpAddress::Ipv4(address), port);
         socket.connect(self.iface.context(), remote, local).map_err(|e| anyhow!("connect: {e}"))?;
         Ok(self.sockets.add(socket))
+    }
+
+    /// Sends an ICMP echo request.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    pub fn ping(&mut self, target: Ipv4Address, ident: u16) -> Result<SocketHandle> {
+        let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 8], vec![0; 2048]);
+        let mut socket = icmp::Socket::new(buffer(), buffer());
+        socket.bind(icmp::Endpoint::Ident(ident)).map_err(|e| anyhow!("bind for a ping: {e}"))?;
+        let echo = Icmpv4Repr::EchoRequest { ident, seq_no: 1, data: b"kontor" };
+        let space = socket
+            .send(echo.buffer_len(), IpAddress::Ipv4(target))
+            .map_err(|e| anyhow!("send a ping: {e}"))?;
+        echo.emit(&mut Icmpv4Packet::new_unchecked(space), &ChecksumCapabilities::default());
+        Ok(self.sockets.add(socket))
+    }
+
+    /// Whether the ping's answer is here.
+    pub fn pinged(&mut self, handle: SocketHandle) -> bool {
+        self.sockets.get_mut::<icmp::Socket>(handle).recv().is_ok()
     }
 
     /// A UDP socket on `port`, or on the next free one.
@@ -201,11 +247,19 @@ fn packet_buffer() -> udp::PacketBuffer<'static> {
     udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; UDP_BUFFER])
 }
 
-/// Frames between the stack and the wire.
-#[derive(Debug, Default)]
+/// Frames between the stack and the wire, or packets inside a tunnel.
+#[derive(Debug)]
 struct Queues {
+    medium: Medium,
+    mtu: usize,
     received: VecDeque<Vec<u8>>,
     sent: VecDeque<Vec<u8>>,
+}
+
+impl Queues {
+    fn new(medium: Medium, mtu: usize) -> Self {
+        Self { medium, mtu, received: VecDeque::new(), sent: VecDeque::new() }
+    }
 }
 
 impl Device for Queues {
@@ -214,8 +268,8 @@ impl Device for Queues {
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = MTU;
+        capabilities.medium = self.medium;
+        capabilities.max_transmission_unit = self.mtu;
         capabilities
     }
 

@@ -2,13 +2,14 @@
 //!
 //! All rules run, whatever the others found; each reports at the value that is wrong. Parts: `network`
 //! (ports, zones, addresses), `dhcp` (pools, reservations), `office` (names, DNS, time, console),
-//! `samba` (Active Directory, shares) and `branch` (the domain's other sites).
+//! `samba` (Active Directory, shares), `branch` (the domain's other sites) and `tunnel`.
 
 mod branch;
 mod dhcp;
 mod network;
 mod office;
 mod samba;
+mod tunnel;
 
 use std::net::Ipv4Addr;
 
@@ -33,11 +34,17 @@ pub(crate) fn site(site: &RawSite, board: &Board, findings: &mut Findings) {
     office::password_hash(site, findings);
     samba::service(site, findings);
     branch::sites(site, findings);
+    tunnel::tunnels(site, findings);
 }
 
 /// The box's own fixed addresses.
 fn own_addresses(site: &RawSite) -> impl Iterator<Item = Ipv4Addr> {
     site.networks.iter().filter_map(|network| network.address.value).map(|net| net.addr())
+}
+
+/// Whether both have an address in common.
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
 }
 
 /// Why `address` cannot belong to a host of `net`, if so.

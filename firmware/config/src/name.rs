@@ -141,8 +141,7 @@ pub(crate) fn server(text: &str) -> Result<String, Wrong> {
     let address = text.parse::<std::net::IpAddr>().ok();
     let usable = match address {
         Some(address) => !address.is_unspecified() && !address.is_multicast() && !address.is_loopback(),
-        // Digits and dots alone are an address with a mistake, not a name.
-        None => is_domain(text) && text.bytes().any(|b| b.is_ascii_alphabetic()),
+        None => host(text).is_some(),
     };
     if usable {
         return Ok(text.to_ascii_lowercase());
@@ -151,6 +150,11 @@ pub(crate) fn server(text: &str) -> Result<String, Wrong> {
         format!("`{text}` is not a server's name or address"),
         "for example ntp.example.net or 192.0.2.1",
     ))
+}
+
+/// A host's DNS name; the result is lower case. Digits and dots alone are an address with a mistake.
+pub(crate) fn host(text: &str) -> Option<String> {
+    (is_domain(text) && text.bytes().any(|b| b.is_ascii_alphabetic())).then(|| text.to_ascii_lowercase())
 }
 
 fn is_label(text: &str) -> bool {

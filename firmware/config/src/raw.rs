@@ -1,9 +1,10 @@
 //! Keys, types and formats of the site file, schema 1.
 //!
 //! Owns the list of keys and turns strings into addresses, networks and names; each value keeps its place
-//! in the file. Says nothing about how values fit together: that is `check`. `[samba]` and `[update]` have files of their own.
+//! in the file. Says nothing about how values fit together: that is `check`. `[samba]`, `[[tunnel]]` and `[update]` have files of their own.
 
 mod samba;
+mod tunnel;
 mod update;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,6 +18,7 @@ use crate::report::Findings;
 use crate::site::{Address, Console, Dhcp, Dns, Host, Network, Office, Reservation, Site, Time, Zone};
 
 pub(crate) use samba::{RawBranch, RawSamba, RawShare};
+pub(crate) use tunnel::{RawPeer, RawTunnel};
 pub(crate) use update::RawUpdate;
 
 /// Half a day: a laptop keeps its address over a working day, and a wrong option is gone the next.
@@ -25,7 +27,7 @@ const DEFAULT_LEASE_TIME_S: i64 = 43_200;
 const SITE: Shape = Shape {
     title: "the site file",
     required: &["schema", "office", "network"],
-    optional: &["dns", "time", "console", "samba", "update"],
+    optional: &["dns", "time", "console", "samba", "tunnel", "update"],
 };
 const OFFICE: Shape = Shape { title: "[office]", required: &["name", "host-name", "domain"], optional: &[] };
 const NETWORK: Shape = Shape {
@@ -56,6 +58,7 @@ pub(crate) struct RawSite {
     pub(crate) operator_password_hash: Option<At<String>>,
     pub(crate) root_shell: bool,
     pub(crate) samba: Option<RawSamba>,
+    pub(crate) tunnels: Vec<RawTunnel>,
     pub(crate) update: Option<RawUpdate>,
 }
 
@@ -111,6 +114,8 @@ pub(crate) fn read(document: &DeTable<'_>, findings: &mut Findings) -> Option<Ra
     let console = top.table("console", &CONSOLE, findings);
     let samba = top.table("samba", &samba::SAMBA, findings);
     let samba = samba.and_then(|table| samba::read(&table, findings));
+    let tables = top.tables("tunnel", &tunnel::TUNNEL, findings);
+    let tunnels = tables.iter().filter_map(|table| tunnel::read(table, findings)).collect();
     let update = top.table("update", &update::UPDATE, findings);
     let update = update.and_then(|table| update::read(&table, findings));
     let (forwarders, hosts) = dns.map(|table| read_dns(&table, findings)).unwrap_or_default();
@@ -127,6 +132,7 @@ pub(crate) fn read(document: &DeTable<'_>, findings: &mut Findings) -> Option<Ra
         operator_password_hash,
         root_shell,
         samba,
+        tunnels,
         update,
     })
 }
@@ -270,6 +276,7 @@ impl RawSite {
                 root_shell: self.root_shell,
             },
             samba: self.samba.map(RawSamba::into_samba),
+            tunnels: self.tunnels.into_iter().map(RawTunnel::into_tunnel).collect(),
             update: self.update.map(RawUpdate::into_update),
         }
     }

@@ -1,6 +1,7 @@
 //! The validated site: one office, as every daemon sees it.
 
 mod samba;
+mod tunnel;
 mod update;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,6 +10,7 @@ use ipnet::Ipv4Net;
 
 pub(crate) use samba::FIRST_SITE;
 pub use samba::{Branch, Samba, SambaRole, Share};
+pub use tunnel::{Endpoint, EndpointHost, Tunnel, TunnelPeer};
 pub use update::{Update, UpdatePolicy};
 
 /// A validated site file, schema 1.
@@ -26,6 +28,8 @@ pub struct Site {
     pub console: Console,
     /// Active Directory and file shares, if the box has a part in them.
     pub samba: Option<Samba>,
+    /// Tunnels to other offices, in file order.
+    pub tunnels: Vec<Tunnel>,
     /// Where releases come from; without it only an operator brings them.
     pub update: Option<Update>,
 }

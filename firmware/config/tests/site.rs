@@ -1,6 +1,6 @@
 //! Site files: the default and the examples are right; one wrong file per rule, with its exact report.
 
-use kontor_config::site::{Address, UpdatePolicy, Zone};
+use kontor_config::site::{Address, Endpoint, EndpointHost, UpdatePolicy, Zone};
 use kontor_config::{Board, Site, Window};
 
 fn board() -> Board {
@@ -65,6 +65,34 @@ centre = "https://centre.example.net:8443/check-in"
 policy = "download"
 window = "mon,sat 22:30-02:00"
 rate-limit-kbit-s = 2000
+
+[[tunnel]]
+name = "hq"
+address = "10.255.0.2/32"
+mtu = 1400
+
+[[tunnel.peer]]
+name = "headquarters"
+public-key = "ISEhISEhISEhISEhISEhISEhISEhISEhISEhISEhISE="
+endpoint = "VPN.example.net:51820"
+allowed-ips = ["10.10.0.0/16", "10.255.0.1/32"]
+persistent-keepalive-s = 25
+
+[[tunnel]]
+name = "branches"
+address = "10.255.1.1/24"
+listen-port = 51820
+
+[[tunnel.peer]]
+name = "nord"
+public-key = "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI="
+allowed-ips = ["10.11.0.0/16"]
+
+[[tunnel.peer]]
+name = "west"
+public-key = "IyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyM="
+endpoint = "198.51.100.9:41000"
+allowed-ips = ["10.12.0.0/16"]
 "#;
 
 /// The right site with `old` replaced by `new`, its report kept as a snapshot named after the rule.
@@ -112,6 +140,64 @@ fn updates() {
     let update = site.update.unwrap();
     assert_eq!((update.channel.as_str(), update.policy), ("stable", UpdatePolicy::Automatic));
     assert_eq!(update.window, Window::default());
+}
+
+#[test]
+fn right_tunnels_are_read() {
+    let site = Site::parse("site.toml", RIGHT, &board()).unwrap_or_else(|report| panic!("{report}"));
+    let [hq, branches] = site.tunnels.as_slice() else { panic!("{:?}", site.tunnels) };
+    assert_eq!((hq.interface().as_str(), hq.mtu, hq.listen_port), ("wg-hq", 1400, None));
+    let peer = &hq.peers[0];
+    assert_eq!((peer.public_key, peer.persistent_keepalive_s), ([0x21; 32], Some(25)));
+    assert_eq!(peer.endpoint.as_ref().map(ToString::to_string).as_deref(), Some("vpn.example.net:51820"));
+    assert_eq!((branches.mtu, branches.listen_port, branches.peers.len()), (1420, Some(51_820), 2));
+    let host = EndpointHost::Address("198.51.100.9".parse().unwrap());
+    assert_eq!(branches.peers[1].endpoint, Some(Endpoint { host, port: 41_000 }));
+    let networks: Vec<String> = hq.networks().map(|network| network.to_string()).collect();
+    assert_eq!(networks, ["10.10.0.0/16", "10.255.0.1/32"]);
+}
+
+#[test]
+fn tunnels() {
+    refuse("tunnel-name", "\"branches\"", "\"all-our-branches\"");
+    refuse("tunnel-name-twice", "\"branches\"", "\"hq\"");
+    refuse("tunnel-address", "10.255.0.2/32", "10.255.0.2");
+    refuse("tunnel-address-multicast", "10.255.0.2/32", "224.0.0.1/32");
+    refuse("tunnel-address-in-network", "10.255.0.2/32", "192.168.77.2/32");
+    refuse("tunnel-address-twice", "10.255.0.2/32", "10.255.1.2/32");
+    refuse("tunnel-listen-port", "listen-port = 51820", "listen-port = 53");
+    refuse("tunnel-listen-port-twice", "mtu = 1400", "listen-port = 51820");
+    refuse("tunnel-mtu", "mtu = 1400", "mtu = 9000");
+    refuse("tunnel-without-port", "listen-port = 51820", "");
+    let peers = RIGHT.split_once("[[tunnel]]\nname = \"branches\"").unwrap().1.split_once("\n\n").unwrap().1;
+    refuse("tunnel-without-peer", peers, "");
+    refuse("tunnel-peer-empty", peers, "peer = []");
+}
+
+#[test]
+fn peers_of_tunnels() {
+    let key = "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiI=";
+    refuse("peer-name-twice", "\"west\"", "\"nord\"");
+    refuse("peer-key-short", key, "IiIi");
+    refuse("peer-key-not-canonical", key, "IiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiIiJ=");
+    refuse("peer-key-zero", key, &format!("{}=", "A".repeat(43)));
+    refuse("peer-key-twice", key, "IyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyMjIyM=");
+    refuse("peer-endpoint-without-port", "VPN.example.net:51820", "vpn.example.net");
+    refuse("peer-endpoint-port", "VPN.example.net:51820", "vpn.example.net:0");
+    refuse("peer-endpoint-host", "VPN.example.net:51820", "10.1.2:51820");
+    refuse("peer-endpoint-ipv6", "VPN.example.net:51820", "[2001:db8::1]:51820");
+    refuse("peer-endpoint-multicast", "198.51.100.9:", "224.0.0.1:");
+    refuse("peer-endpoint-is-box", "198.51.100.9:", "203.0.113.2:");
+    refuse("peer-endpoint-in-tunnel", "198.51.100.9:", "10.10.0.9:");
+    refuse("peer-networks-empty", "[\"10.12.0.0/16\"]", "[]");
+    refuse("peer-network-format", "\"10.12.0.0/16\"", "\"10.12.0.0\"");
+    refuse("peer-network-of-a-host", "\"10.12.0.0/16\"", "\"10.12.3.4/16\"");
+    refuse("peer-network-everything", "\"10.12.0.0/16\"", "\"0.0.0.0/0\"");
+    refuse("peer-network-too-large", "\"10.12.0.0/16\"", "\"10.0.0.0/7\"");
+    refuse("peer-network-is-the-office-s", "\"10.12.0.0/16\"", "\"192.168.0.0/16\"");
+    refuse("peer-network-of-another", "\"10.12.0.0/16\"", "\"10.10.9.0/24\"");
+    refuse("peer-network-is-box", "\"10.255.0.1/32\"", "\"10.255.0.2/32\"");
+    refuse("peer-keepalive", "persistent-keepalive-s = 25", "persistent-keepalive-s = 0");
 }
 
 #[test]

@@ -16,6 +16,11 @@
 //! - The external network may itself be private (behind the provider's router), so private sources from
 //!   outside are not refused as such; only our own networks, and addresses nobody may have, are.
 //! - Components are reached from inside alone: their ports are sets, and there is no rule for them where there is no port.
+//! - A tunnel joins two offices: from its other end the box and the internal networks are reached as from an internal
+//!   network, but for DHCP; nothing goes from one tunnel into another or to the outside. What is addressed to a network
+//!   behind a tunnel never leaves by another way, also when the tunnel is not there. A packet from outside that claims to
+//!   be from there is refused by the strict reverse path (`rp_filter`), not here: where the provider's own network has the
+//!   same numbers, its router must still be heard.
 //! - From inside, what the box does not offer is refused rather than ignored, so that nobody waits.
 //! - The kernel asks for the modules it needs by alias: `nf_tables nft_ct nft_chain_nat nft_masq
 //!   nft_reject_inet` and what they depend on.

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use kontor_config::site::Network;
+use ipnet::Ipv4Net;
+use kontor_config::site::{Network, Tunnel};
 
 use crate::{Site, Zone};
 
@@ -32,6 +33,11 @@ const INPUT: &str = r"
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 return
 		counter drop
 	}
+	# Every network behind a peer; WireGuard has checked which peer it was.
+	chain source_tunnel {
+		iifname . ip saddr @tunnel_sources return
+		counter drop
+	}
 	chain source_external {
 		ip saddr @internal_networks counter drop
 		ip saddr @no_source counter drop
@@ -45,13 +51,19 @@ const INPUT: &str = r"
 	chain input_external {
 		# Answers to our own DHCP client that do not belong to a connection (broadcast, other server address).
 		meta nfproto ipv4 udp sport 67 udp dport 68 accept
+		udp dport @tunnel_ports accept
 		jump icmpv6_link
 		counter drop
 	}
 	chain input_internal {
+		udp dport 67 accept
+		goto input_office
+	}
+	# From the other end of a tunnel, too.
+	chain input_office {
 		icmp type echo-request accept
 		icmpv6 type echo-request accept
-		udp dport { 53, 67, 123 } accept
+		udp dport { 53, 123 } accept
 		tcp dport 53 accept
 ";
 
@@ -70,12 +82,14 @@ const AFTER_OPENINGS: &str = r"		jump icmpv6_link
 		icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
 	}
 
-	# Lines with a smaller MTU than the office's (PPPoE at the provider): no segment too big for the way,
-	# in either direction. Before the filter, which ends at its first accept.
+	# Lines with a smaller MTU than the office's (PPPoE at the provider, a tunnel): no segment too big for the
+	# way, in either direction. Before the filter, which ends at its first accept.
 	chain segment_size {
 		type filter hook forward priority mangle; policy accept;
 		iifname @external tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 		oifname @external tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+		iifname @tunnels tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+		oifname @tunnels tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 	}
 	chain forward {
 		type filter hook forward priority filter; policy drop;
@@ -84,7 +98,13 @@ const AFTER_OPENINGS: &str = r"		jump icmpv6_link
 		counter
 	}
 	chain forward_internal {
+		oifname @tunnels accept
+		# What belongs into a tunnel never leaves without it.
+		ip daddr @tunnel_networks counter reject with icmpx admin-prohibited
 		oifname @external accept
+		oifname @internal accept
+	}
+	chain forward_tunnel {
 		oifname @internal accept
 	}
 
@@ -106,13 +126,14 @@ pub fn render(site: &Site, openings: &Openings) -> String {
     interface_set(&mut text, "external", site, Zone::External);
     interface_set(&mut text, "internal", site, Zone::Internal);
     internal_networks(&mut text, site);
+    tunnels(&mut text, site);
     text.push_str(
         "\t# Addresses no packet can come from: this-network, loopback, multicast, reserved (RFC 6890).\n",
     );
     let no_source = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"].map(str::to_owned);
     block(&mut text, "set no_source", "ipv4_addr", true, &no_source);
-    zone_map(&mut text, "source_check", site, None, "jump source");
-    zone_map(&mut text, "input_from", site, Some("accept"), "goto input");
+    zone_map(&mut text, "source_check", site, (None, "tunnel"), "jump source");
+    zone_map(&mut text, "input_from", site, (Some("accept"), "office"), "goto input");
     forward_map(&mut text, site);
     let open: Vec<_> = [("tcp", &openings.tcp), ("udp", &openings.udp)]
         .into_iter()
@@ -145,19 +166,46 @@ fn internal_networks(text: &mut String, site: &Site) {
     block(text, "set internal_sources", "ifname . ipv4_addr", true, &sources);
 }
 
-/// A verdict map that sends each interface to the chain of its zone.
-fn zone_map(text: &mut String, name: &str, site: &Site, loopback: Option<&str>, verdict: &str) {
+fn tunnels(text: &mut String, site: &Site) {
+    let interfaces: Vec<_> = site.tunnels.iter().map(tunnel_interface).collect();
+    block(text, "set tunnels", "ifname", false, &interfaces);
+    let networks: Vec<_> = site.tunnels.iter().flat_map(Tunnel::networks).collect();
+    let all: Vec<_> = Ipv4Net::aggregate(&networks).iter().map(Ipv4Net::to_string).collect();
+    block(text, "set tunnel_networks", "ipv4_addr", true, &all);
+    let sources = |tunnel: &Tunnel| -> Vec<String> {
+        let networks = Ipv4Net::aggregate(&tunnel.networks().collect());
+        networks.iter().map(|net| format!("{} . {net}", tunnel_interface(tunnel))).collect()
+    };
+    let sources: Vec<_> = site.tunnels.iter().flat_map(sources).collect();
+    block(text, "set tunnel_sources", "ifname . ipv4_addr", true, &sources);
+    let ports: Vec<_> =
+        site.tunnels.iter().filter_map(|tunnel| tunnel.listen_port).map(|port| port.to_string()).collect();
+    block(text, "set tunnel_ports", "inet_service", false, &ports);
+}
+
+/// A verdict map that sends each interface to the chain of its zone, and tunnels to theirs.
+fn zone_map(
+    text: &mut String,
+    name: &str,
+    site: &Site,
+    (loopback, tunnel): (Option<&str>, &str),
+    verdict: &str,
+) {
     let mut elements: Vec<_> = loopback.iter().map(|verdict| format!("\"lo\" : {verdict}")).collect();
     for network in &site.networks {
         elements.push(format!("{} : {verdict}_{}", quoted(network), zone_name(network.zone)));
     }
+    elements.extend(site.tunnels.iter().map(|t| format!("{} : {verdict}_{tunnel}", tunnel_interface(t))));
     block(text, &format!("map {name}"), "ifname : verdict", false, &elements);
 }
 
-/// Only internal networks begin connections through the box.
+/// Only internal networks, and tunnels to them, begin connections through the box.
 fn forward_map(text: &mut String, site: &Site) {
     let internal = site.networks_in(Zone::Internal);
-    let elements: Vec<_> = internal.map(|n| format!("{} : goto forward_internal", quoted(n))).collect();
+    let mut elements: Vec<_> = internal.map(|n| format!("{} : goto forward_internal", quoted(n))).collect();
+    elements.extend(
+        site.tunnels.iter().map(|tunnel| format!("{} : goto forward_tunnel", tunnel_interface(tunnel))),
+    );
     block(text, "map forward_from", "ifname : verdict", false, &elements);
 }
 
@@ -174,6 +222,10 @@ fn block(text: &mut String, head: &str, kind: &str, interval: bool, elements: &[
 
 fn quoted(network: &Network) -> String {
     format!("\"{}\"", network.interface())
+}
+
+fn tunnel_interface(tunnel: &Tunnel) -> String {
+    format!("\"{}\"", tunnel.interface())
 }
 
 fn zone_name(zone: Zone) -> &'static str {

@@ -37,7 +37,10 @@ const GLOBAL: &[(&str, &str)] = &[
 #[must_use]
 pub fn sysctls(site: &Site) -> Vec<(String, String)> {
     let interfaces = ["all".to_owned(), "default".to_owned()];
-    let interfaces = interfaces.into_iter().chain(site.networks.iter().map(|network| network.interface()));
+    let interfaces = interfaces
+        .into_iter()
+        .chain(site.networks.iter().map(|network| network.interface()))
+        .chain(site.tunnels.iter().map(|tunnel| tunnel.interface()));
     let mut list = vec![setting("ipv4/ip_forward", "1")];
     list.extend(GLOBAL.iter().map(|(key, value)| setting(key, value)));
     for interface in interfaces {

@@ -45,6 +45,25 @@ fn a_protocol_without_ports_has_neither_set_nor_rule() {
     assert!(!without_components(Site::default_text()).contains("component"));
 }
 
+/// Two tunnels, of which one is called, and both ends have networks side by side.
+#[test]
+fn tunnels_to_other_offices() {
+    let key = |first: char| format!("{first}{}=", "A".repeat(42));
+    let text = format!(
+        "{}\n[[tunnel]]\nname = \"hq\"\naddress = \"10.255.0.2/32\"\n\
+         [[tunnel.peer]]\nname = \"headquarters\"\npublic-key = \"{}\"\nendpoint = \"vpn.example.net:51820\"\n\
+         allowed-ips = [\"10.10.0.0/17\", \"10.10.128.0/17\"]\n\
+         [[tunnel]]\nname = \"branches\"\naddress = \"10.255.1.1/24\"\nlisten-port = 51820\n\
+         [[tunnel.peer]]\nname = \"nord\"\npublic-key = \"{}\"\nallowed-ips = [\"10.11.0.0/16\", \"10.255.1.2/32\"]\n",
+        Site::default_text(),
+        key('B'),
+        key('C'),
+    );
+    insta::assert_snapshot!(without_components(&text));
+    let settings = kontor_firewall::sysctls(&site(&text));
+    assert!(settings.contains(&("net/ipv4/conf/wg-hq/rp_filter".to_owned(), "1".to_owned())), "{settings:?}");
+}
+
 #[test]
 fn kernel_settings() {
     let list = kontor_firewall::sysctls(&site(Site::default_text()));

@@ -15,6 +15,7 @@ mod dnsd;
 mod init;
 mod install;
 mod netd;
+mod resolver;
 mod site;
 mod storage;
 mod timed;

@@ -1,6 +1,6 @@
 //! Whether what the external network gives us collides with the office's own networks.
 //!
-//! Two networks with the same numbers cannot both be reached. The office always wins: what collides is left
+//! Two networks with the same numbers cannot both be reached. The office, and what it reaches by tunnels, always wins: what collides is left
 //! out, and said in words that name both networks and the remedy. Nothing here touches the kernel.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use kontor_config::Site;
-use kontor_config::site::Zone;
+use kontor_config::site::{Tunnel, Zone};
 
 use crate::Uplink;
 
@@ -65,8 +65,8 @@ pub fn admit(site: &Site, uplink: &Uplink) -> Result<(Uplink, Vec<String>), Coll
     for (destination, gateway) in routes {
         let destination = destination.trunc();
         // A default route is /0 and overlaps everything by nature; more specific ones may not touch a LAN.
-        match overlapping(site, destination).filter(|_| destination.prefix_len() > 0) {
-            Some((name, _)) => {
+        match reserved(site, destination).filter(|_| destination.prefix_len() > 0) {
+            Some(name) => {
                 left_out.push(format!("the lease's route to {destination} is ignored: it overlaps {name}"));
             }
             None if gateway.is_none_or(|g| usable_gateway(site, &uplink, g, &mut left_out)) => {
@@ -96,9 +96,19 @@ pub fn usable_servers(
     servers.iter().filter(outside).copied().collect()
 }
 
-/// The internal network an address belongs to.
+/// The internal network an address belongs to. Not the tunnel: where the provider's network has the numbers of one behind
+/// a tunnel, its router must be heard all the same.
 fn owner(site: &Site, address: Ipv4Addr) -> Option<&str> {
     overlapping(site, Ipv4Net::from(address)).map(|(name, _)| name)
+}
+
+/// The internal network or tunnel that has some of these addresses.
+fn reserved(site: &Site, net: Ipv4Net) -> Option<&str> {
+    let internal = overlapping(site, net).map(|(name, _)| name);
+    internal.or_else(|| {
+        let has = |tunnel: &&Tunnel| tunnel.networks().any(|behind| overlap(behind, net));
+        site.tunnels.iter().find(has).map(|tunnel| tunnel.name.as_str())
+    })
 }
 
 /// The kernel refuses a gateway that is the box itself, and one with an address of the office would be asked
@@ -124,7 +134,7 @@ fn overlapping(site: &Site, net: Ipv4Net) -> Option<(&str, Ipv4Net)> {
     })
 }
 
-fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 
@@ -134,7 +144,7 @@ fn free_network(site: &Site, internal: Ipv4Net, external: Ipv4Net) -> Option<Ipv
     let within = |block: Ipv4Net| block.subnets(prefix).ok().into_iter().flatten();
     let next = PRIVATE.into_iter().filter(|block| block.contains(&now)).flat_map(within);
     let next = next.skip_while(|candidate| *candidate <= now);
-    let is_free = |net: &Ipv4Net| !overlap(*net, external) && overlapping(site, *net).is_none();
+    let is_free = |net: &Ipv4Net| !overlap(*net, external) && reserved(site, *net).is_none();
     let free = next.chain(PRIVATE.into_iter().flat_map(within)).find(is_free)?;
     let host = u32::from(internal.addr()) & u32::from(internal.hostmask());
     Ipv4Net::new(Ipv4Addr::from(u32::from(free.addr()) | host), prefix).ok()
@@ -143,7 +153,7 @@ fn free_network(site: &Site, internal: Ipv4Net, external: Ipv4Net) -> Option<Ipv
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::tests::{ip, lease, net, site};
+    use crate::desired::tests::{ip, lease, net, site, tunnel};
 
     fn office(lan: &str) -> Site {
         site(&[("wan", &["port1"], "dhcp"), ("lan", &["port2"], lan)])
@@ -194,6 +204,20 @@ mod tests {
         assert_eq!(uplink.gateway, Some(ip("10.9.9.9")), "outside its subnet, but outside");
         assert_eq!(uplink.routes, [(net("10.7.0.0/16"), Some(ip("10.9.9.9")))]);
         assert_eq!(left_out, ["the lease's gateway 192.168.77.9 is ignored: its address belongs to lan"]);
+    }
+
+    #[test]
+    fn a_lease_leads_nothing_past_a_tunnel() {
+        let mut site = office("192.168.77.1/24");
+        site.tunnels.push(tunnel("hq", &["10.8.0.0/16"]));
+        let mut lease = lease("10.0.2.15/24", "10.0.2.2");
+        lease.routes = vec![(net("10.8.1.0/24"), Some(ip("10.0.2.2"))), (net("10.7.0.0/16"), None)];
+        let (uplink, left_out) = admit(&site, &lease).unwrap();
+        assert_eq!(uplink.routes, [(net("10.7.0.0/16"), None)]);
+        assert_eq!(left_out, ["the lease's route to 10.8.1.0/24 is ignored: it overlaps hq"]);
+        // The office needs its way out more than the tunnel, which goes that way, too.
+        site.tunnels.push(tunnel("other", &["10.0.0.0/16"]));
+        assert_eq!(admit(&site, &lease).unwrap().0.gateway, Some(ip("10.0.2.2")));
     }
 
     #[test]

@@ -1,19 +1,21 @@
-//! The site file as links, addresses and routes.
+//! The site file as links, addresses and routes. What is inside a tunnel's interface (keys, peers) is not decided here.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use kontor_config::Site;
-use kontor_config::site::{Address, Network, Zone};
+use kontor_config::site::{Address, Network, Tunnel, Zone};
 
-use crate::collision::{Collision, admit};
-use crate::{Assignment, Mac, Nic, Route, RouteOrigin};
+use crate::collision::{Collision, admit, overlap};
+use crate::{Assignment, LinkKind, Mac, Nic, Route, RouteOrigin};
 
 /// Metric of the default route. Not 0, so that a later second uplink or a tunnel can be preferred over it.
 pub const DEFAULT_METRIC: u32 = 100;
 /// Metric of routes a lease announces (option 121).
 pub const LEASE_METRIC: u32 = 100;
+/// Metric of routes into tunnels: the site file's word counts more than a lease's.
+pub const TUNNEL_METRIC: u32 = 50;
 /// Smallest MTU taken from a lease. RFC 2132 allows 68 and IPv4 asks for 576 (RFC 791), but below the 1280 of
 /// RFC 8200 IPv6 would be switched off on the link: such an option is a mistake or an attack.
 pub const MTU_MIN: u16 = 1280;
@@ -53,8 +55,8 @@ pub struct Inputs<'a> {
 pub struct DesiredLink {
     /// Name.
     pub name: String,
-    /// Whether it is a bridge (made by us) or a port.
-    pub bridge: bool,
+    /// Bridges and tunnels are made by us; a port is of any other kind.
+    pub kind: LinkKind,
     /// Bridge this port belongs to.
     pub controller: Option<String>,
     /// Administratively up.
@@ -70,7 +72,7 @@ pub struct DesiredLink {
 pub struct Desired {
     /// Port name of each kernel interface that is a port.
     pub names: BTreeMap<u32, String>,
-    /// Bridges first, then ports.
+    /// Bridges first, then ports, then tunnels.
     pub links: Vec<DesiredLink>,
     /// Interface and address, internal networks first.
     pub addresses: Vec<(String, Ipv4Net)>,
@@ -99,7 +101,10 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
             out.links.push(DesiredLink::port(&name, None, false));
         }
     }
-    out.links.sort_by_key(|link| !link.bridge);
+    out.links.sort_by_key(|link| link.kind != LinkKind::Bridge);
+    for tunnel in &inputs.site.tunnels {
+        add_tunnel(&mut out, tunnel, inputs.external_open);
+    }
     out.problems.extend(inputs.assignment.unused.iter().map(unused_card));
     out
 }
@@ -168,7 +173,8 @@ fn add_links(out: &mut Desired, inputs: Inputs<'_>, network: &Network, up: bool,
     let bridge = network.ports.len() > 1;
     if bridge {
         let mac = present.first().and_then(|(_, nic)| nic.mac);
-        out.links.push(DesiredLink { name: interface.clone(), bridge, controller: None, up, mtu, mac });
+        let (name, kind) = (interface.clone(), LinkKind::Bridge);
+        out.links.push(DesiredLink { name, kind, controller: None, up, mtu, mac });
     }
     for (port, _) in &present {
         let controller = bridge.then(|| interface.clone());
@@ -211,9 +217,42 @@ fn add_uplink(out: &mut Desired, network: &Network, uplink: &Uplink) {
     }
 }
 
+/// A tunnel needs no port. Its interface stays down until the firewall is loaded, like external ones.
+fn add_tunnel(out: &mut Desired, tunnel: &Tunnel, open: bool) {
+    let (name, mtu) = (tunnel.interface(), Some(u32::from(tunnel.mtu)));
+    let kind = LinkKind::WireGuard;
+    out.links.push(DesiredLink { name: name.clone(), kind, controller: None, up: open, mtu, mac: None });
+    if !open {
+        return;
+    }
+    // The uplink's own network is on the link, and so without it there is no tunnel either.
+    let outside: Vec<Ipv4Net> = out.addresses.iter().map(|(_, address)| address.trunc()).collect();
+    out.addresses.push((name.clone(), tunnel.address));
+    for (peer, destination) in
+        tunnel.peers.iter().flat_map(|peer| peer.allowed_ips.iter().map(move |net| (peer, *net)))
+    {
+        if let Some(taken) = outside.iter().find(|taken| overlap(**taken, destination)) {
+            out.problems.push(format!(
+                "{destination} behind {} of the tunnel {} cannot be reached: the box itself is in {taken}; \
+                 one of both networks needs another address",
+                peer.name, tunnel.name
+            ));
+            continue;
+        }
+        out.routes.push(Route {
+            destination,
+            gateway: None,
+            interface: name.clone(),
+            metric: TUNNEL_METRIC,
+            origin: RouteOrigin::Site,
+        });
+    }
+}
+
 impl DesiredLink {
     fn port(name: &str, controller: Option<String>, up: bool) -> Self {
-        Self { name: name.to_owned(), bridge: false, controller, up, mtu: None, mac: None }
+        let kind = LinkKind::Other;
+        Self { name: name.to_owned(), kind, controller, up, mtu: None, mac: None }
     }
 }
 

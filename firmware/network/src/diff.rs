@@ -3,8 +3,8 @@
 //! **Invariant:** what already matches is not touched, so a reload of a changed site file drops no
 //! connection that the change does not concern. Addresses and routes are added before old ones are removed.
 //!
-//! Owned, and therefore removed when not desired: IPv4 addresses on ports and on our bridges, bridges named
-//! `br-…`, and routes of the main table with protocol `static` or `dhcp` on those links.
+//! Owned, and therefore removed when not desired: IPv4 addresses on ports and on our own links, bridges named
+//! `br-…`, WireGuard interfaces named `wg-…`, and routes of the main table with protocol `static` or `dhcp` on those links.
 
 use ipnet::Ipv4Net;
 
@@ -21,12 +21,12 @@ pub enum Step {
     Down(String),
     /// `ip link set dev INDEX name NAME`
     Rename(u32, String),
-    /// `ip link add NAME type bridge`, with its hardware address.
-    AddBridge(String, Option<Mac>),
+    /// `ip link add NAME type KIND`, with its hardware address.
+    Add(String, LinkKind, Option<Mac>),
     /// `ip link set NAME nomaster`
     Detach(String),
     /// `ip link del NAME`
-    DeleteBridge(String),
+    Delete(String),
     /// `ip link set NAME master BRIDGE`
     Attach(String, String),
     /// `ip link set NAME mtu BYTES`
@@ -89,7 +89,7 @@ fn set_name(now: &mut Observed, position: usize, name: &str, steps: &mut Vec<Ste
     link.name = name.to_owned();
 }
 
-/// Takes ports out of bridges they do not belong to, and removes bridges nobody wants.
+/// Takes ports out of bridges they do not belong to, and removes bridges and tunnels nobody wants.
 fn unbridge(desired: &Desired, now: &Observed, steps: &mut Vec<Step>) {
     for link in &now.links {
         let Some(controller) = link.controller.and_then(|i| now.links.iter().find(|l| l.index == i)) else {
@@ -100,26 +100,30 @@ fn unbridge(desired: &Desired, now: &Observed, steps: &mut Vec<Step>) {
             steps.push(Step::Detach(link.name.clone()));
         }
     }
-    for link in now.links.iter().filter(|link| is_our_bridge(link)) {
-        if !desired.links.iter().any(|want| want.bridge && want.name == link.name) {
-            steps.push(Step::DeleteBridge(link.name.clone()));
+    for link in now.links.iter().filter(|link| is_made_by_us(link)) {
+        if !desired.links.iter().any(|want| want.kind == link.kind && want.name == link.name) {
+            steps.push(Step::Delete(link.name.clone()));
         }
     }
 }
 
-fn is_our_bridge(link: &Link) -> bool {
-    link.kind == LinkKind::Bridge && link.name.starts_with("br-")
+fn is_made_by_us(link: &Link) -> bool {
+    match link.kind {
+        LinkKind::Bridge => link.name.starts_with("br-"),
+        LinkKind::WireGuard => link.name.starts_with("wg-"),
+        LinkKind::Other => false,
+    }
 }
 
-/// Makes bridges, attaches ports, sets MTU and state.
+/// Makes bridges and tunnels, attaches ports, sets MTU and state.
 fn links(desired: &Desired, now: &Observed, steps: &mut Vec<Step>) {
     for want in &desired.links {
         let have = now.link(&want.name);
         if have.is_none() {
-            if !want.bridge {
+            if want.kind == LinkKind::Other {
                 continue;
             }
-            steps.push(Step::AddBridge(want.name.clone(), want.mac));
+            steps.push(Step::Add(want.name.clone(), want.kind, want.mac));
         }
         link(want, have, now, steps);
     }
@@ -169,9 +173,9 @@ fn addresses(desired: &Desired, now: &Observed, steps: &mut Vec<Step>) {
     }
 }
 
-/// Whether addresses and routes of this link are ours. A bridge that goes away takes its own along.
+/// Whether addresses and routes of this link are ours. One that goes away takes its own along.
 fn is_ours(desired: &Desired, now: &Observed, name: &str) -> bool {
-    let removed = |l: &Link| is_our_bridge(l) && !desired.links.iter().any(|want| want.name == l.name);
+    let removed = |l: &Link| is_made_by_us(l) && !desired.links.iter().any(|want| want.name == l.name);
     desired.links.iter().any(|want| want.name == name) && !now.link(name).is_some_and(removed)
 }
 

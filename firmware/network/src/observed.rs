@@ -43,6 +43,8 @@ pub struct Link {
 pub enum LinkKind {
     /// A bridge.
     Bridge,
+    /// A WireGuard interface.
+    WireGuard,
     /// Anything else: hardware, or something we did not make.
     Other,
 }

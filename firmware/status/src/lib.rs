@@ -15,7 +15,7 @@ mod update;
 pub use install::{InstallStatus, Progress as InstallProgress};
 pub use lease::{DhcpStatus, LeaseState, LeaseStatus};
 pub use name::DnsStatus;
-pub use net::{LinkStatus, NetStatus, WanLease, WanState};
+pub use net::{LinkStatus, NetStatus, TunnelPeerStatus, TunnelStatus, WanLease, WanState};
 pub use service::{
     InitStatus, ResetStatus, ServiceState, ServiceStatus, SiteOrigin, SiteStatus, SlotStatus, StorageStatus,
 };

@@ -1,6 +1,6 @@
 //! Links and the way to the Internet.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ pub struct NetStatus {
     /// Internal networks that are plugged into the same switch as the external one: nothing may be offered there.
     #[serde(default)]
     pub exposed: Vec<String>,
+    /// Tunnels of the site file, in its order.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelStatus>,
     /// What is wrong, for people; empty when all is well.
     pub problems: Vec<String>,
 }
@@ -81,4 +84,39 @@ pub struct WanLease {
     pub ntp_servers: Vec<Ipv4Addr>,
     /// Whole lease time in seconds; `None` when static.
     pub lease_time_s: Option<u32>,
+}
+
+/// One WireGuard tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// Name in the site file.
+    pub name: String,
+    /// Interface (`wg-hq`).
+    pub interface: String,
+    /// The box's own key, for the other end: base64. None while the box has none.
+    pub public_key: Option<String>,
+    /// Where it is heard, once the kernel has chosen or been told.
+    pub listen_port: Option<u16>,
+    /// In the order of the site file.
+    pub peers: Vec<TunnelPeerStatus>,
+}
+
+/// One end of a tunnel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelPeerStatus {
+    /// Name in the site file.
+    pub name: String,
+    /// Where it was heard from last, or is tried at.
+    pub endpoint: Option<SocketAddr>,
+    /// Whether there was a handshake within the last 180 s.
+    pub up: bool,
+    /// Whether it comes up by itself: this box calls it, and keeps it alive.
+    #[serde(default)]
+    pub kept: bool,
+    /// When the latest handshake was: Unix time, by the wall clock of that moment.
+    pub latest_handshake_s: Option<u64>,
+    /// Octets. Brought up to date twice a minute.
+    pub received_bytes: u64,
+    /// Octets.
+    pub sent_bytes: u64,
 }

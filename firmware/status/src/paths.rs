@@ -54,6 +54,8 @@ pub const STATE_LEASES: &str = "/state/dhcpd/leases.journal";
 pub const STATE_WAN_LEASE: &str = "/state/netd/wan-lease.json";
 /// Port pins of netd (name, PCI path, MAC).
 pub const STATE_PORTS: &str = "/state/netd/ports.json";
+/// Private keys of tunnels, by name; for netd alone.
+pub const STATE_TUNNEL_KEYS: &str = "/state/netd/tunnel-keys.json";
 
 /// The paths of one process: the constants of this module, or other places given on the command line so
 /// that a daemon can be tried unprivileged, inside a namespace, beside the one that serves the machine.
@@ -194,6 +196,12 @@ impl Paths {
     #[must_use]
     pub fn ports(&self) -> PathBuf {
         Self::under(&self.state, STATE, STATE_PORTS)
+    }
+
+    /// See [`STATE_TUNNEL_KEYS`].
+    #[must_use]
+    pub fn tunnel_keys(&self) -> PathBuf {
+        Self::under(&self.state, STATE, STATE_TUNNEL_KEYS)
     }
 
     /// See [`STATE_SITE`].

@@ -2,9 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+/// Modes of new files, before the process's mask.
+const PUBLIC: u32 = 0o666;
+const SECRET: u32 = 0o600;
 
 /// Replaces `path` durably: write to a sibling, fsync, rename, fsync the directory.
 ///
@@ -16,7 +21,19 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 /// is there already, and may be lost with the power.
 pub fn write_durable(path: &Path, content: &[u8]) -> io::Result<()> {
     ensure_no_directories([path, &staged(path)?])?;
-    replace(path, content, File::sync_all)?;
+    replace(path, content, PUBLIC, File::sync_all)?;
+    File::open(parent(path)?)?.sync_all()
+}
+
+/// As [`write_durable`], of a file that nobody but its owner may read.
+///
+/// # Errors
+/// As there.
+pub fn write_durable_secret(path: &Path, content: &[u8]) -> io::Result<()> {
+    ensure_no_directories([path, &staged(path)?])?;
+    // What a power cut has left of an earlier try keeps its mode.
+    remove_durable(&staged(path)?)?;
+    replace(path, content, SECRET, File::sync_all)?;
     File::open(parent(path)?)?.sync_all()
 }
 
@@ -92,7 +109,7 @@ pub fn damaged(path: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// Any I/O error; the old file is then still in place.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace(path, content, |_| Ok(()))
+    replace(path, content, PUBLIC, |_| Ok(()))
 }
 
 fn ensure_no_directories(places: [&Path; 2]) -> io::Result<()> {
@@ -104,9 +121,9 @@ fn ensure_no_directories(places: [&Path; 2]) -> io::Result<()> {
     Ok(())
 }
 
-fn replace(path: &Path, content: &[u8], finish: fn(&File) -> io::Result<()>) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], mode: u32, finish: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let staged = staged(path)?;
-    let replaced = write(&staged, content, finish).and_then(|()| fs::rename(&staged, path));
+    let replaced = write(&staged, content, mode, finish).and_then(|()| fs::rename(&staged, path));
     if replaced.is_err() {
         // On a full disk, the half that could be written would stay in the way.
         let _ = fs::remove_file(&staged);
@@ -114,8 +131,8 @@ fn replace(path: &Path, content: &[u8], finish: fn(&File) -> io::Result<()>) -> 
     replaced
 }
 
-fn write(path: &Path, content: &[u8], finish: fn(&File) -> io::Result<()>) -> io::Result<()> {
-    let mut file = File::create(path)?;
+fn write(path: &Path, content: &[u8], mode: u32, finish: fn(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(path)?;
     file.write_all(content)?;
     finish(&file)
 }
@@ -151,6 +168,18 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["state"]);
+    }
+
+    #[test]
+    fn a_secret_is_its_owner_s_alone_whatever_was_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("keys");
+        fs::write(scratch.path().join(".keys.new"), "a try that was cut short").unwrap();
+        write_durable(&path, b"public").unwrap();
+        write_durable_secret(&path, b"secret").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

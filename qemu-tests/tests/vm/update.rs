@@ -12,6 +12,7 @@ use qemu_tests::release::{Draft, Fault};
 use qemu_tests::{BoxOptions, World, stick};
 
 use crate::office::Office;
+use crate::tunnel;
 
 /// Where releases are published, as the box knows it.
 const SERVER: &str = "updates.example.net";
@@ -35,6 +36,15 @@ impl Updated {
         let options = BoxOptions { site: Some(Self::site()), ..BoxOptions::default() };
         let office = Office::boot(world, &options)?;
         Self::follow(world, office)
+    }
+
+    /// The same with a tunnel to headquarters that is up.
+    pub(crate) fn open_with_tunnel(world: &mut World) -> Result<Self> {
+        let options = BoxOptions { site: Some(tunnel::site(&Self::site())), ..BoxOptions::default() };
+        let office = Office::boot(world, &options)?;
+        let updated = Self::follow(world, office)?;
+        tunnel::connect(world, &updated.office)?;
+        Ok(updated)
     }
 
     /// The site file of such an office.
@@ -143,7 +153,7 @@ fn ensure_delta(world: &mut World, updated: &Updated, draft: &Draft) -> Result<(
 }
 
 pub(crate) fn by_itself(world: &mut World) -> Result<()> {
-    let updated = Updated::open(world)?;
+    let updated = Updated::open_with_tunnel(world)?;
     updated.office.is_durable(world)?;
     let before = world.pc(updated.office.pc).lease().context("no lease")?.address;
     let draft = updated.draft("0.2.0")?;
@@ -166,6 +176,7 @@ pub(crate) fn by_itself(world: &mut World) -> Result<()> {
     let after = world.pc(updated.office.pc).lease().context("no lease")?.address;
     ensure!(before == after, "{before} became {after}");
     updated.office.wait_until_online(world)?;
+    tunnel::is_up(world, &updated.office, tunnel::ADDRESS, TRIAL_LIMIT)?;
     world.eventually(TRIAL_LIMIT, |world| {
         let documents = &world.isp(updated.office.isp).web.documents;
         let read = |document: &[u8]| serde_json::from_slice::<CheckIn>(document);
@@ -201,11 +212,16 @@ pub(crate) fn by_stick(world: &mut World) -> Result<()> {
 
 /// A release that does not work is given up by itself, is not taken again, and the reason is said.
 fn bad(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<()> {
-    give_up(world, fault, reason).map(drop)
+    let updated = Updated::open(world)?;
+    give_up(world, updated, fault, reason).map(drop)
 }
 
-fn give_up(world: &mut World, fault: Fault<'_>, reason: &str) -> Result<Updated> {
-    let updated = Updated::open(world)?;
+pub(crate) fn give_up(
+    world: &mut World,
+    updated: Updated,
+    fault: Fault<'_>,
+    reason: &str,
+) -> Result<Updated> {
     updated.office.is_durable(world)?;
     let mut draft = updated.draft("0.2.0")?;
     draft.spoil(fault)?;
@@ -256,7 +272,8 @@ pub(crate) fn hangs(world: &mut World) -> Result<()> {
 pub(crate) fn fills_the_disk(world: &mut World) -> Result<()> {
     let script = "until grep -q ' /state ' /proc/mounts; do sleep 1; done; \
                   dd if=/dev/zero of=/state/filler bs=1M; dd if=/dev/zero of=/state/rest bs=512";
-    let updated = give_up(world, Fault::Script(script), "room on state")?;
+    let updated = Updated::open(world)?;
+    let updated = give_up(world, updated, Fault::Script(script), "room on state")?;
     updated.office.is_durable(world)
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{host_range, not_a_host};
+use super::{host_range, not_a_host, overlap};
 use crate::board::Board;
 use crate::document::At;
 use crate::raw::{RawNetwork, RawSite};
@@ -123,8 +123,7 @@ pub(super) fn overlaps(site: &RawSite, findings: &mut Findings) {
         let Some(net) = fixed(network) else { continue };
         let earlier = site.networks[..index].iter().find_map(|other| {
             let other_net = fixed(other)?;
-            let overlap = net.contains(&other_net) || other_net.contains(&net);
-            overlap.then_some((&other.name.value, other_net))
+            overlap(net, other_net).then_some((&other.name.value, other_net))
         });
         if let Some((name, other)) = earlier {
             let message = format!("network {net} overlaps {other} of network `{name}`");

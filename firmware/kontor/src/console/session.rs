@@ -36,6 +36,7 @@ const HELP: &str = "\
   status               everything at a glance
   leases               who has which address
   links                ports, carriers, addresses
+  tunnels              WireGuard tunnels: keys, peers, what is up
   logs [NAME] [-n N]   the newest log lines of a service, or of all
   reload               check the stored site file again and apply it
   site load            paste a new site file, check it and put it in force

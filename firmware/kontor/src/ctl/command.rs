@@ -13,6 +13,8 @@ pub(crate) enum Command {
     Leases { json: bool },
     /// Ports, carriers, addresses.
     Links { json: bool },
+    /// WireGuard tunnels and their other ends.
+    Tunnels { json: bool },
     /// Log lines of one service, or the latest of every service.
     Logs { service: Option<String>, lines: u32 },
     /// Every daemon reads the site file again.
@@ -60,6 +62,7 @@ usage: kontor ctl COMMAND
   status [--json]      everything at a glance
   leases [--json]      who has which address
   links [--json]       ports, carriers, addresses
+  tunnels [--json]     WireGuard tunnels: keys, peers, what is up
   logs [NAME] [-n N]   the newest log lines of a service, or of all
   reload               validate the stored site file and apply what changed
   site load [FILE]     check a new site file and put it in force
@@ -97,6 +100,12 @@ const TOPICS: &[(&str, &str)] = &[
         "links",
         "usage: links [--json]\n\nLists ports with cable state, hardware address and IP addresses.\n\n\
          example: kontor ctl links\n",
+    ),
+    (
+        "tunnels",
+        "usage: tunnels [--json]\n\nLists WireGuard tunnels: the box's own public key, which the other end needs, and of each peer where it is, whether\n\
+         it is up (a handshake within the last 180 s), how long ago that was, and octets received and sent (brought up to date\n\
+         twice a minute).\n\nexample: kontor ctl tunnels\n",
     ),
     (
         "logs",
@@ -195,6 +204,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Command, String> {
         ("status", _) => Ok(Command::Status { json: json(name, rest)? }),
         ("leases", _) => Ok(Command::Leases { json: json(name, rest)? }),
         ("links", _) => Ok(Command::Links { json: json(name, rest)? }),
+        ("tunnels", _) => Ok(Command::Tunnels { json: json(name, rest)? }),
         ("logs", _) => logs(rest),
         ("reload", []) => Ok(Command::Reload),
         ("site", ["load" | "show" | "check" | "history", ..]) => {
@@ -328,6 +338,7 @@ mod tests {
     fn commands() {
         check("status", Ok(Command::Status { json: false }));
         check("leases --json", Ok(Command::Leases { json: true }));
+        check("tunnels --json", Ok(Command::Tunnels { json: true }));
         check("logs", Ok(Command::Logs { service: None, lines: 40 }));
         check("logs netd -n 7", Ok(Command::Logs { service: Some("netd".into()), lines: 7 }));
         check("logs -n 7 netd", Ok(Command::Logs { service: Some("netd".into()), lines: 7 }));

@@ -9,6 +9,7 @@ mod reset;
 pub(crate) mod show;
 pub(crate) mod snapshot;
 pub(crate) mod table;
+mod tunnels;
 mod update;
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write};
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         Command::Status { json } => present(&Snapshot::take(&paths), json, show::status, |all| all),
         Command::Leases { json } => present(&Snapshot::take(&paths), json, show::leases, |all| &all.dhcp),
         Command::Links { json } => present(&Snapshot::take(&paths), json, show::links, |all| &all.net),
+        Command::Tunnels { json } => present(&Snapshot::take(&paths), json, tunnels::show, tunnels::of),
         Command::Logs { service, lines } => logs(&paths, service.as_deref(), lines),
         Command::Site(words) => site(&paths, words, &places),
         Command::Component { name, words } => crate::component::tool(name, &words),

@@ -9,6 +9,7 @@ use kontor_status::{
 
 use super::snapshot::Snapshot;
 use super::table::{Table, duration, plain, plain_lines};
+use super::tunnels;
 use crate::calendar::utc;
 use crate::install;
 
@@ -23,6 +24,9 @@ pub(crate) fn overview(snapshot: &Snapshot, with_counters: bool) -> String {
         text.push_str(&networks(net));
     }
     text.push_str(&line("Internet", &internet(snapshot.net.as_ref())));
+    for peer in tunnels::lines(snapshot) {
+        text.push_str(&line("Tunnel", &peer));
+    }
     if let Some(dhcp) = &snapshot.dhcp {
         let durable = if dhcp.durable { "" } else { " (in RAM only: no data disk)" };
         text.push_str(&line("Leases", &format!("{}{durable}", dhcp.leases.len())));

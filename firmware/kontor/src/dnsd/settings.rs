@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
-use kontor_config::site::Zone;
+use kontor_config::site::{Tunnel, Zone};
 use kontor_config::{Board, Site};
 use kontor_dns::{Name, WireError, ZoneConfig};
 use kontor_status::paths::Paths;
@@ -16,9 +16,9 @@ use super::realm::Realm;
 pub(crate) struct Settings {
     /// Local zones.
     pub(crate) zones: ZoneConfig,
-    /// Own addresses in the internal networks, where queries come in.
+    /// Own addresses in the internal networks and in tunnels, where queries come in.
     pub(crate) listen: Vec<Ipv4Addr>,
-    /// Networks whose clients are served.
+    /// Networks whose clients are served: internal ones, and those behind tunnels.
     pub(crate) clients: Vec<Ipv4Net>,
     /// Upstreams named by the operator.
     pub(crate) forwarders: Vec<IpAddr>,
@@ -58,10 +58,13 @@ impl Settings {
             hosts: hosts.chain(reservations).collect(),
             forward_private: all_private(&site.dns.forwarders),
         };
+        // What is behind a tunnel asks as the office does, at the box's address there or at any other.
+        let tunnels = || site.tunnels.iter();
+        let own = networks.iter().chain(tunnels().map(|tunnel| &tunnel.address));
         Ok(Self {
             zones,
-            listen: networks.iter().map(Ipv4Net::addr).collect(),
-            clients: networks,
+            listen: own.map(Ipv4Net::addr).collect(),
+            clients: networks.iter().copied().chain(tunnels().flat_map(Tunnel::networks)).collect(),
             forwarders: site.dns.forwarders.clone(),
             realm,
             domain: site.office.domain.clone(),

@@ -17,6 +17,7 @@ use super::guard::Guard;
 use super::netlink::{self, Netlink};
 use super::openings::openings;
 use super::store::Store;
+use super::tunnels::Tunnels;
 use super::wan::{SavedLease, Wan};
 use super::{hardware, report};
 
@@ -57,6 +58,7 @@ pub(crate) struct Daemon {
     store: Store<SavedLease>,
     pub(crate) wan: Wan,
     pub(crate) guard: Guard,
+    pub(crate) tunnels: Tunnels,
     faults: Faults,
     retry: Retry,
     published: Option<NetStatus>,
@@ -113,6 +115,7 @@ impl Daemon {
             store: Store::new(&places.paths)?,
             wan: Wan::new(),
             guard: Guard::new(),
+            tunnels: Tunnels::new(&places.paths),
             faults: Faults { board: fault, ..Faults::default() },
             retry: Retry::default(),
             published: None,
@@ -192,6 +195,15 @@ impl Daemon {
         }
     }
 
+    /// Handshakes come without a word from the kernel; see [`Tunnels`].
+    pub(crate) async fn watch_tunnels(&mut self) {
+        let Some(site) = self.site.clone() else { return };
+        let Ok(observed) = self.netlink.observe().await else { return };
+        if self.tunnels.turn(&site, &observed) {
+            self.report(&site).await;
+        }
+    }
+
     /// Every two seconds: the supervisor hears that the main loop lives, the disk may have appeared.
     pub(crate) async fn tick(&mut self) {
         self.notifier.watchdog();
@@ -244,6 +256,9 @@ impl Daemon {
             false => self.retry = Retry::default(),
         }
         self.follow_wan(&site).await;
+        if let Ok(observed) = self.netlink.observe().await {
+            self.tunnels.turn(&site, &observed);
+        }
         self.report(&site).await;
         self.store.sync();
     }
@@ -383,12 +398,13 @@ impl Daemon {
         let Some((observed, assignment, desired)) = self.look(site).await else { return };
         self.guard.follow(site, &observed);
         let mut problems = self.faults.all();
-        problems.extend(desired.problems.iter().cloned());
+        problems.extend(desired.problems.iter().chain(self.tunnels.problems()).cloned());
         let wan = report::wan_state(site, &desired, &observed, &self.wan, &mut problems);
         let findings = self.guard.findings(site);
         problems.extend(findings.problems);
         let links = report::links(site, &assignment, &observed);
-        let status = NetStatus { links, wan, exposed: findings.exposed, problems };
+        let tunnels = self.tunnels.statuses().to_vec();
+        let status = NetStatus { links, wan, exposed: findings.exposed, tunnels, problems };
         self.publish(status);
         self.report_ready(report::lan_configured(site, &observed));
     }

@@ -1,6 +1,6 @@
-//! The `netd` applet: links, addresses, routes, firewall and the WAN's DHCP client.
+//! The `netd` applet: links, addresses, routes, tunnels, firewall and the WAN's DHCP client.
 //!
-//! Decisions are in `kontor-network`, `kontor-dhcp4` and `kontor-firewall`; this module owns the sockets, the
+//! Decisions are in `kontor-network`, `kontor-wireguard`, `kontor-dhcp4` and `kontor-firewall`; this module owns the sockets, the
 //! clock and the files. It must never serve or parse anything of the LAN's users; of the LAN it hears only its own
 //! probes for wrong cables.
 //!
@@ -13,12 +13,15 @@ mod firewall;
 mod generation;
 mod guard;
 mod hardware;
+mod keys;
 mod netlink;
 mod openings;
 mod report;
 mod store;
+mod tunnels;
 mod wan;
 mod watched;
+mod wireguard;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -72,6 +75,7 @@ async fn serve(places: Places) -> anyhow::Result<()> {
     loop {
         let site_wait = (!daemon.has_site()).then(|| Instant::now() + SITE_WAIT);
         let wake_at = daemon.next_at().into_iter().chain(site_wait).min();
+        let tunnels_at = daemon.tunnels.next_at();
         tokio::select! {
             alive = events.changed() => {
                 anyhow::ensure!(alive, "the routing socket is gone");
@@ -81,6 +85,8 @@ async fn serve(places: Places) -> anyhow::Result<()> {
             () = daemon.wan.readable() => daemon.wake().await,
             () = daemon.guard.readable() => daemon.watch_loops().await,
             () = sleep_until(daemon.guard.next_at()) => daemon.watch_loops().await,
+            () = daemon.tunnels.name_answered() => daemon.watch_tunnels().await,
+            () = sleep_until(tunnels_at) => daemon.watch_tunnels().await,
             () = sleep_until(wake_at) => match daemon.has_site() {
                 true => daemon.wake().await,
                 false => daemon.reload().await,

@@ -15,7 +15,9 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, L
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkWireguard, MulticastGroup, RouteMessageBuilder,
+};
 
 /// The kernel answers within microseconds; a request that takes this long has lost its answer (ENOBUFS).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,8 +126,8 @@ impl Netlink {
                 let message = LinkUnspec::new_with_index(*index).name(name.clone()).build();
                 limited(&what, self.handle.link().change(message).execute()).await
             }
-            Step::AddBridge(name, mac) => self.add_bridge(&what, name, *mac).await,
-            Step::DeleteBridge(name) => {
+            Step::Add(name, kind, mac) => self.add(&what, name, *kind, *mac).await,
+            Step::Delete(name) => {
                 limited(&what, self.handle.link().del(self.index(name).await?).execute()).await
             }
             Step::AddAddress(name, address) => self.add_address(&what, name, *address).await,
@@ -151,13 +153,14 @@ impl Netlink {
         limited(what, self.handle.link().change(message).execute()).await
     }
 
-    /// A bridge without spanning tree: its ports forward at once (with STP they would wait 30 s).
-    async fn add_bridge(&self, what: &str, name: &str, mac: Option<Mac>) -> Result<(), Error> {
-        let mut bridge = LinkBridge::new(name);
-        if let Some(mac) = mac {
-            bridge = bridge.address(mac.0.to_vec());
-        }
-        limited(what, self.handle.link().add(bridge.build()).execute()).await
+    /// A bridge without spanning tree (with it, ports would forward after 30 s only), or a WireGuard interface.
+    async fn add(&self, what: &str, name: &str, kind: LinkKind, mac: Option<Mac>) -> Result<(), Error> {
+        let message = match (kind, mac) {
+            (LinkKind::WireGuard, _) => LinkWireguard::new(name).build(),
+            (_, Some(mac)) => LinkBridge::new(name).address(mac.0.to_vec()).build(),
+            (_, None) => LinkBridge::new(name).build(),
+        };
+        limited(what, self.handle.link().add(message).execute()).await
     }
 
     async fn add_address(&self, what: &str, name: &str, address: Ipv4Net) -> Result<(), Error> {
@@ -216,9 +219,10 @@ pub(crate) fn describe(step: &Step) -> String {
     match step {
         Step::Down(name) => format!("setting {name} down"),
         Step::Rename(index, name) => format!("naming interface {index} {name}"),
-        Step::AddBridge(name, _) => format!("adding bridge {name}"),
+        Step::Add(name, LinkKind::WireGuard, _) => format!("adding tunnel {name}"),
+        Step::Add(name, _, _) => format!("adding bridge {name}"),
         Step::Detach(name) => format!("taking {name} out of its bridge"),
-        Step::DeleteBridge(name) => format!("removing bridge {name}"),
+        Step::Delete(name) => format!("removing {name}"),
         Step::Attach(name, bridge) => format!("putting {name} into {bridge}"),
         Step::Mtu(name, mtu) => format!("setting the MTU of {name} to {mtu}"),
         Step::Up(name) => format!("setting {name} up"),
@@ -260,6 +264,9 @@ fn link(message: &LinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => link.controller = Some(*index).filter(|i| *i != 0),
             LinkAttribute::LinkInfo(infos) if infos.contains(&LinkInfo::Kind(InfoKind::Bridge)) => {
                 link.kind = LinkKind::Bridge;
+            }
+            LinkAttribute::LinkInfo(infos) if infos.contains(&LinkInfo::Kind(InfoKind::Wireguard)) => {
+                link.kind = LinkKind::WireGuard;
             }
             _ => {}
         }

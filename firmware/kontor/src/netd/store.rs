@@ -90,10 +90,10 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
             return false;
         }
         if !self.pins_saved {
-            self.pins_saved = self.disk.write(&self.ports_path, &self.pins);
+            self.pins_saved = self.disk.write(&self.ports_path, &self.pins, Privacy::Public);
         }
         if !self.lease_saved {
-            self.lease_saved = self.disk.write(&self.lease_path, &self.lease);
+            self.lease_saved = self.disk.write(&self.lease_path, &self.lease, Privacy::Public);
         }
         appeared
     }
@@ -102,6 +102,8 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
     fn read(&mut self) -> bool {
         let Some(ports) = self.disk.read(&self.ports_path) else { return false };
         let Some(lease) = self.disk.read(&self.lease_path) else { return false };
+        // What cannot be read is as good as absent.
+        let (ports, lease) = (ports.unwrap_or_default(), lease.unwrap_or_default());
         let ports = self.parse::<Vec<Pin>>(self.ports_path.clone(), ports);
         let lease = self.parse::<Option<L>>(self.lease_path.clone(), lease);
         match ports.filter(|pins| !pins.is_empty()) {
@@ -130,17 +132,24 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
 
 enum Job {
     Read(PathBuf),
-    Write(PathBuf, Vec<u8>),
+    Write(PathBuf, Vec<u8>, Privacy),
     SetAside(PathBuf),
 }
 
+/// Whether others than the file's owner may read it.
+#[derive(Clone, Copy)]
+pub(super) enum Privacy {
+    Public,
+    Secret,
+}
+
 enum Done {
-    Read(Option<Vec<u8>>),
+    Read(std::io::Result<Option<Vec<u8>>>),
     Written(std::io::Result<()>),
 }
 
 /// The thread that touches the disk, one job at a time.
-struct Disk {
+pub(super) struct Disk {
     jobs: Sender<Job>,
     done: Receiver<Done>,
     /// An answer is overdue; until it has come, nothing else is asked of the disk.
@@ -148,15 +157,15 @@ struct Disk {
 }
 
 impl Disk {
-    fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let (jobs, jobs_in) = channel();
         let (done_out, done) = channel();
         std::thread::Builder::new().name("store".into()).spawn(move || work(&jobs_in, &done_out))?;
         Ok(Self { jobs, done, overdue: false })
     }
 
-    /// The content, if the file can be read; nothing at all when the disk does not answer.
-    fn read(&mut self, path: &Path) -> Option<Option<Vec<u8>>> {
+    /// The content, if there is such a file; nothing at all when the disk does not answer.
+    pub(super) fn read(&mut self, path: &Path) -> Option<std::io::Result<Option<Vec<u8>>>> {
         match self.run(Job::Read(path.to_owned()))? {
             Done::Read(bytes) => Some(bytes),
             Done::Written(_) => None,
@@ -164,9 +173,9 @@ impl Disk {
     }
 
     /// Whether the value is on the disk.
-    fn write<T: Serialize>(&mut self, path: &Path, value: &T) -> bool {
+    pub(super) fn write<T: Serialize>(&mut self, path: &Path, value: &T, privacy: Privacy) -> bool {
         let Ok(text) = serde_json::to_vec(value) else { return false };
-        match self.run(Job::Write(path.to_owned(), text)) {
+        match self.run(Job::Write(path.to_owned(), text, privacy)) {
             Some(Done::Written(Ok(()))) => true,
             Some(Done::Written(Err(error))) => {
                 eprintln!("cannot store {}: {error}; will try again", path.display());
@@ -176,7 +185,7 @@ impl Disk {
         }
     }
 
-    fn set_aside(&mut self, path: PathBuf) {
+    pub(super) fn set_aside(&mut self, path: PathBuf) {
         if let Some(Done::Written(Err(error))) = self.run(Job::SetAside(path)) {
             eprintln!("a damaged file cannot be kept: {error}");
         }
@@ -200,9 +209,9 @@ impl Disk {
 fn work(jobs: &Receiver<Job>, done: &Sender<Done>) {
     for job in jobs {
         let answer = match job {
-            Job::Read(path) => Done::Read(read(&path).ok()),
+            Job::Read(path) => Done::Read(read(&path)),
             Job::SetAside(path) => Done::Written(kontor_sys::file::set_aside(&path).map(drop)),
-            Job::Write(path, bytes) => Done::Written(write(&path, &bytes)),
+            Job::Write(path, bytes, privacy) => Done::Written(write(&path, &bytes, privacy)),
         };
         if done.send(answer).is_err() {
             return;
@@ -210,13 +219,20 @@ fn work(jobs: &Receiver<Job>, done: &Sender<Done>) {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let bytes = std::fs::read(path)?;
-    Ok(Schema::of(path)?.read(path, &bytes))
+fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(Schema::of(path)?.read(path, &bytes))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    kontor_sys::file::write_durable(path, &Schema::of(path)?.write(path, bytes))
+fn write(path: &Path, bytes: &[u8], privacy: Privacy) -> std::io::Result<()> {
+    let bytes = Schema::of(path)?.write(path, bytes);
+    match privacy {
+        Privacy::Public => kontor_sys::file::write_durable(path, &bytes),
+        Privacy::Secret => kontor_sys::file::write_durable_secret(path, &bytes),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use kontor_config::Site;
-use kontor_config::site::Zone;
+use kontor_config::site::{Tunnel, Zone};
 use kontor_status::{NetStatus, WanLease, WanState};
 
 /// The public pool, for offices whose provider announces no NTP server.
@@ -71,6 +71,10 @@ fn service(text: &mut String, site: &Site) {
     line(text, "\n# The office's PCs take their time from here, the outside never.");
     for net in site.networks_in(Zone::Internal).filter_map(|network| network.static_address()) {
         line(text, &format!("allow {}", net.trunc()));
+    }
+    // What is behind a tunnel is another office.
+    for net in site.tunnels.iter().flat_map(Tunnel::networks) {
+        line(text, &format!("allow {net}"));
     }
     // Kerberos needs one time in the office more than it needs the right one; but a box that has not
     // heard from any server since boot may believe in 1970 and must not spread that.

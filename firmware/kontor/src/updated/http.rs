@@ -14,7 +14,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body};
 
-use super::resolver;
+use crate::resolver;
 
 /// The authorities that HTTPS servers are checked by.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";

@@ -21,7 +21,6 @@ mod places;
 mod relief;
 mod report;
 mod request;
-mod resolver;
 mod room;
 mod slots;
 mod store;

@@ -7,8 +7,8 @@ use kontor_status::{InitStatus, ServiceState, WanState, paths};
 use kontor_update::Health;
 use kontor_update::health::{COMPONENT, Trial};
 
-use super::resolver;
 use crate::ctl::snapshot::Snapshot;
+use crate::resolver;
 use crate::storage::Room;
 
 /// A service that has been started this often and is down again has given up, as far as a release on trial is concerned.
@@ -71,6 +71,12 @@ fn by_status(snapshot: &Snapshot, components: &[String]) -> Trial {
         if matches!(net.wan, WanState::Up(_)) {
             trial.now.add("uplink");
         }
+        for tunnel in &net.tunnels {
+            // One that is up because somebody happened to use it need not be after a restart.
+            for peer in tunnel.peers.iter().filter(|peer| peer.up && peer.kept) {
+                trial.now.add(format!("tunnel {}/{}", tunnel.name, peer.name));
+            }
+        }
     }
     trial
 }
@@ -96,7 +102,9 @@ fn services(init: &InitStatus, components: &[String], now: &mut Health, given_up
 
 #[cfg(test)]
 mod tests {
-    use kontor_status::{LinkStatus, NetStatus, ServiceStatus, StorageStatus, WanLease};
+    use kontor_status::{
+        LinkStatus, NetStatus, ServiceStatus, StorageStatus, TunnelPeerStatus, TunnelStatus, WanLease,
+    };
 
     use super::*;
 
@@ -114,6 +122,10 @@ mod tests {
             pci: None,
             addresses: vec!["192.168.77.1/24".parse().unwrap()],
         }
+    }
+
+    fn peer(name: &str, up: bool, kept: bool) -> TunnelPeerStatus {
+        TunnelPeerStatus { name: name.into(), up, kept, ..TunnelPeerStatus::default() }
     }
 
     #[test]
@@ -137,6 +149,15 @@ mod tests {
         let net = NetStatus {
             links: vec![link(Some("lan"), true), link(Some("off"), false), link(None, true)],
             wan: WanState::Up(lease),
+            tunnels: vec![TunnelStatus {
+                name: "hq".into(),
+                peers: vec![
+                    peer("headquarters", true, true),
+                    peer("depot", false, true),
+                    peer("home", true, false),
+                ],
+                ..TunnelStatus::default()
+            }],
             ..NetStatus::default()
         };
         let snapshot = Snapshot {
@@ -147,7 +168,17 @@ mod tests {
         };
         let trial = by_status(&snapshot, &["samba".into(), "mail".into()]);
         let names: Vec<&str> = trial.now.names().collect();
-        assert_eq!(names, ["component samba", "disk state", "network lan", "service netd", "uplink"]);
+        assert_eq!(
+            names,
+            [
+                "component samba",
+                "disk state",
+                "network lan",
+                "service netd",
+                "tunnel hq/headquarters",
+                "uplink"
+            ]
+        );
         assert_eq!(trial.given_up.into_iter().collect::<Vec<_>>(), ["service dnsd"]);
         assert_eq!(trial.uptime_s, 42);
     }

@@ -2,7 +2,7 @@
 
 use kontor_config::Board;
 use kontor_config::board::BoardPort;
-use kontor_config::site::{Console, Dns, Office, Time};
+use kontor_config::site::{Console, Dns, Office, Time, TunnelPeer};
 
 use super::*;
 use crate::assign;
@@ -42,7 +42,26 @@ pub(crate) fn site(networks: &[(&str, &[&str], &str)]) -> Site {
         time: Time { servers: vec![] },
         console: Console { operator_password_hash: None, root_shell: false },
         samba: None,
+        tunnels: vec![],
         update: None,
+    }
+}
+
+/// To one peer with these networks behind it.
+pub(crate) fn tunnel(name: &str, networks: &[&str]) -> Tunnel {
+    let peer = TunnelPeer {
+        name: "headquarters".into(),
+        public_key: [7; 32],
+        endpoint: None,
+        allowed_ips: networks.iter().map(|text| net(text)).collect(),
+        persistent_keepalive_s: None,
+    };
+    Tunnel {
+        name: name.into(),
+        address: net("10.255.0.2/32"),
+        listen_port: None,
+        mtu: 1420,
+        peers: vec![peer],
     }
 }
 
@@ -145,4 +164,38 @@ fn missing_hardware_is_named_and_does_not_hide_the_rest() {
     assert_eq!(out.problems, ["port2 (network lan) has no hardware"]);
     assert_eq!(out.addresses, []);
     assert_eq!(out.links.len(), 1);
+}
+
+#[test]
+fn a_tunnel_needs_no_port_and_waits_for_the_firewall() {
+    let mut site = site(DEFAULT);
+    site.tunnels.push(tunnel("hq", &["10.8.0.0/16", "10.9.0.0/16"]));
+    let closed = run(&site, &cards(2), None, false);
+    let link = |out: &Desired| out.links.iter().find(|link| link.name == "wg-hq").cloned().unwrap();
+    let of_tunnel = |route: &&Route| route.interface == "wg-hq";
+    assert_eq!((link(&closed).kind, link(&closed).up), (LinkKind::WireGuard, false));
+    assert_eq!(closed.routes.iter().filter(of_tunnel).count(), 0);
+    // Before there is a lease, too: its peers are called as soon as there is one.
+    let open = run(&site, &cards(2), None, true);
+    assert_eq!((link(&open).up, link(&open).mtu), (true, Some(1420)));
+    assert!(open.addresses.contains(&("wg-hq".into(), net("10.255.0.2/32"))));
+    let destinations: Vec<Ipv4Net> = open.routes.iter().filter(of_tunnel).map(|r| r.destination).collect();
+    assert_eq!(destinations, [net("10.8.0.0/16"), net("10.9.0.0/16")]);
+    assert_eq!(open.problems, Vec::<String>::new());
+}
+
+#[test]
+fn the_provider_s_own_network_is_on_the_link_and_not_behind_a_tunnel() {
+    let mut site = site(DEFAULT);
+    site.tunnels.push(tunnel("hq", &["10.0.0.0/16", "10.9.0.0/16"]));
+    let lease = lease("10.0.2.15/24", "10.0.2.2");
+    let out = run(&site, &cards(2), Some(&lease), true);
+    let destinations: Vec<Ipv4Net> = out.routes.iter().map(|r| r.destination).collect();
+    assert_eq!(destinations, [Ipv4Net::default(), net("10.9.0.0/16")]);
+    let [problem] = out.problems.as_slice() else { panic!("{:?}", out.problems) };
+    assert_eq!(
+        problem,
+        "10.0.0.0/16 behind headquarters of the tunnel hq cannot be reached: the box itself is in 10.0.2.0/24; one of both \
+         networks needs another address"
+    );
 }

@@ -37,12 +37,12 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                     .filter(|r| r.interface == old)
                     .for_each(|r| r.interface.clone_from(name));
             }
-            Step::AddBridge(name, mac) => {
+            Step::Add(name, kind, mac) => {
                 let index = observed.links.iter().map(|l| l.index).max().unwrap_or(1) + 1;
                 observed.links.push(Link {
                     index,
                     name: name.clone(),
-                    kind: LinkKind::Bridge,
+                    kind: *kind,
                     mac: *mac,
                     up: false,
                     carrier: false,
@@ -50,7 +50,7 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                     mtu: 1500,
                 });
             }
-            Step::DeleteBridge(name) => {
+            Step::Delete(name) => {
                 let index = observed.link(name).unwrap().index;
                 observed.links.retain(|l| l.index != index);
                 observed.addresses.retain(|(i, _)| *i != index);

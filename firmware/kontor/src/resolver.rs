@@ -23,7 +23,7 @@ const MAX_ANSWER: usize = 512;
 const RECURSION_DESIRED: u16 = 0x0100;
 
 /// The IPv4 addresses of a name; an address is its own name.
-pub(super) fn resolve(name: &str) -> anyhow::Result<Vec<Ipv4Addr>> {
+pub(crate) fn resolve(name: &str) -> anyhow::Result<Vec<Ipv4Addr>> {
     if let Ok(address) = name.parse() {
         return Ok(vec![address]);
     }
@@ -31,7 +31,7 @@ pub(super) fn resolve(name: &str) -> anyhow::Result<Vec<Ipv4Addr>> {
 }
 
 /// Whether the name service answers this name within the time given.
-pub(super) fn answers(name: &str, patience: Duration) -> bool {
+pub(crate) fn answers(name: &str, patience: Duration) -> bool {
     ask(name, SocketAddr::from(SERVER), patience).is_ok()
 }
 

@@ -1,0 +1,146 @@
+//! Tunnels: whose packets go where must have one answer, and somebody must call.
+
+use std::collections::HashMap;
+
+use ipnet::Ipv4Net;
+
+use super::network::is_unicast;
+use super::{overlap, own_addresses};
+use crate::document::At;
+use crate::raw::{RawPeer, RawSite, RawTunnel};
+use crate::report::Findings;
+use crate::site::EndpointHost;
+
+/// Larger networks than the largest private one are nobody's.
+const SHORTEST_PREFIX: u8 = 8;
+const NETWORKS_HELP: &str = "networks behind different peers, and the office's own, must not share addresses";
+
+pub(super) fn tunnels(site: &RawSite, findings: &mut Findings) {
+    let names = site.tunnels.iter().map(|tunnel| &tunnel.name);
+    unique(names, "tunnel", "each tunnel has a name of its own", findings);
+    listen_ports(site, findings);
+    addresses(site, findings);
+    networks(site, findings);
+    for tunnel in &site.tunnels {
+        peers(tunnel, findings);
+        tunnel.peers.iter().for_each(|peer| endpoint(site, peer, findings));
+    }
+}
+
+fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, what: &str, help: &str, findings: &mut Findings) {
+    let mut taken = HashMap::new();
+    for At { value, span } in names {
+        if let Some(start) = taken.insert(value, span.start) {
+            let line = findings.line(start);
+            findings.add(span, format!("{what} `{value}` is there already, in line {line}"), help);
+        }
+    }
+}
+
+fn listen_ports(site: &RawSite, findings: &mut Findings) {
+    let mut taken = HashMap::new();
+    for At { value, span } in site.tunnels.iter().filter_map(|tunnel| tunnel.listen_port.as_ref()) {
+        if let Some(start) = taken.insert(value, span.start) {
+            let line = findings.line(start);
+            let message = format!("port {value} belongs to the tunnel in line {line} already");
+            findings.add(span, message, "each tunnel that is called has a port of its own");
+        }
+    }
+}
+
+/// The box's own addresses inside its tunnels.
+fn addresses(site: &RawSite, findings: &mut Findings) {
+    for (index, tunnel) in site.tunnels.iter().enumerate() {
+        let At { value, span } = &tunnel.address;
+        if value.prefix_len() < SHORTEST_PREFIX || !is_unicast(value.addr()) {
+            let help = "a unicast address, for example \"10.255.0.2/32\"";
+            findings.add(span, format!("{value} is not an address a host can have"), help);
+            continue;
+        }
+        let networks = own_networks(site);
+        let others =
+            site.tunnels[..index].iter().map(|other| (&other.name.value, other.address.value.trunc()));
+        if let Some((name, other)) = networks.chain(others).find(|(_, other)| overlap(*other, *value)) {
+            let message = format!("{} overlaps {other} of `{name}`", value.trunc());
+            findings.add(span, message, "inside a tunnel the box has an address of its own, often a /32");
+        }
+    }
+}
+
+/// Every network behind a peer.
+fn networks(site: &RawSite, findings: &mut Findings) {
+    let mut taken: Vec<(&String, Ipv4Net)> = own_networks(site).collect();
+    for (tunnel, peer) in all_peers(site) {
+        if peer.allowed_ips.value.is_empty() {
+            let message = format!("peer `{}` has no network behind it", peer.name.value);
+            findings.add(&peer.allowed_ips.span, message, "allowed-ips = [\"…\"]");
+        }
+        for At { value, span } in &peer.allowed_ips.value {
+            if value.prefix_len() == 0 {
+                let help = "the networks of the other office; the way to the Internet stays the provider's";
+                findings.add(span, "not everything can go through a tunnel", help);
+            } else if value.prefix_len() < SHORTEST_PREFIX || !is_unicast(value.addr()) {
+                let help = format!("a network of hosts, at most a /{SHORTEST_PREFIX}");
+                findings.add(span, format!("{value} cannot be behind a peer"), help);
+            } else if *value != value.trunc() {
+                findings.add(span, format!("{value} is a host in a network"), value.trunc().to_string());
+            } else if let Some((name, other)) = taken.iter().find(|(_, other)| overlap(*other, *value)) {
+                findings.add(span, format!("network {value} overlaps {other} of `{name}`"), NETWORKS_HELP);
+            } else if value.prefix_len() == 32 && value.addr() == tunnel.address.value.addr() {
+                findings.add(span, format!("{} is the box itself", value.addr()), NETWORKS_HELP);
+            } else {
+                taken.push((&peer.name.value, *value));
+            }
+        }
+    }
+}
+
+fn peers(tunnel: &RawTunnel, findings: &mut Findings) {
+    if tunnel.peers.is_empty() {
+        let message = format!("tunnel `{}` has no peer", tunnel.name.value);
+        findings.add(&tunnel.name.span, message, "at least one [[tunnel.peer]]");
+    }
+    let names = tunnel.peers.iter().map(|peer| &peer.name);
+    unique(names, "peer", "each peer of a tunnel has a name of its own", findings);
+    let mut taken = HashMap::new();
+    for At { value, span } in tunnel.peers.iter().map(|peer| &peer.public_key) {
+        if let Some(start) = taken.insert(value, span.start) {
+            let message = format!("this is the key of the peer in line {} already", findings.line(start));
+            findings.add(span, message, "each peer has a key of its own");
+        }
+    }
+    for peer in tunnel.peers.iter().filter(|peer| peer.endpoint.is_none() && tunnel.listen_port.is_none()) {
+        let message = format!("neither this box nor `{}` can call the other", peer.name.value);
+        let help = "an `endpoint` of the peer, or a `listen-port` of the tunnel";
+        findings.add(&peer.name.span, message, help);
+    }
+}
+
+/// A peer that is called must be reached without the tunnel.
+fn endpoint(site: &RawSite, peer: &RawPeer, findings: &mut Findings) {
+    let Some(At { value, span }) = &peer.endpoint else { return };
+    let EndpointHost::Address(address) = value.host else { return };
+    let has = |net: &At<Ipv4Net>| net.value.prefix_len() > 0 && net.value.contains(&address);
+    let behind = |peer: &RawPeer| peer.allowed_ips.value.iter().any(has);
+    if !is_unicast(address) {
+        findings.add(
+            span,
+            format!("{address} is not an address a host can have"),
+            "the peer's public address",
+        );
+    } else if own_addresses(site).any(|own| own == address) {
+        findings.add(span, format!("{address} is the box itself"), "the address of the other end");
+    } else if let Some((tunnel, _)) = all_peers(site).find(|(_, peer)| behind(peer)) {
+        let message = format!("{address} lies behind the tunnel `{}`", tunnel.name.value);
+        findings.add(span, message, "an address that is reached without a tunnel");
+    }
+}
+
+fn all_peers(site: &RawSite) -> impl Iterator<Item = (&RawTunnel, &RawPeer)> {
+    site.tunnels.iter().flat_map(|tunnel| tunnel.peers.iter().map(move |peer| (tunnel, peer)))
+}
+
+/// Fixed networks of the office, with their names.
+fn own_networks(site: &RawSite) -> impl Iterator<Item = (&String, Ipv4Net)> {
+    site.networks.iter().filter_map(|network| Some((&network.name.value, network.address.value?.trunc())))
+}
