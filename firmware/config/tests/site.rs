@@ -196,6 +196,9 @@ fn peers_of_tunnels() {
     refuse("peer-network-too-large", "\"10.12.0.0/16\"", "\"10.0.0.0/7\"");
     refuse("peer-network-is-the-office-s", "\"10.12.0.0/16\"", "\"192.168.0.0/16\"");
     refuse("peer-network-of-another", "\"10.12.0.0/16\"", "\"10.10.9.0/24\"");
+    refuse("peer-network-of-another-tunnel", "\"10.12.0.0/16\"", "\"10.255.0.0/28\"");
+    refuse("peer-endpoint-is-box-in-tunnel", "198.51.100.9:", "10.255.0.2:");
+    refuse("peer-endpoint-name-behind-tunnel", "[\"9.9.9.9\", \"2620:fe::fe\"]", "[\"10.10.0.53\"]");
     refuse("peer-network-is-box", "\"10.255.0.1/32\"", "\"10.255.0.2/32\"");
     refuse("peer-keepalive", "persistent-keepalive-s = 25", "persistent-keepalive-s = 0");
 }

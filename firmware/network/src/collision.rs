@@ -65,7 +65,8 @@ pub fn admit(site: &Site, uplink: &Uplink) -> Result<(Uplink, Vec<String>), Coll
     for (destination, gateway) in routes {
         let destination = destination.trunc();
         // A default route is /0 and overlaps everything by nature; more specific ones may not touch a LAN.
-        match reserved(site, destination).filter(|_| destination.prefix_len() > 0) {
+        let reserved = overlapping(site, destination).map(|(name, _)| name).or(tunnelled(site, destination));
+        match reserved.filter(|_| destination.prefix_len() > 0) {
             Some(name) => {
                 left_out.push(format!("the lease's route to {destination} is ignored: it overlaps {name}"));
             }
@@ -79,14 +80,17 @@ pub fn admit(site: &Site, uplink: &Uplink) -> Result<(Uplink, Vec<String>), Coll
 }
 
 /// Servers of a lease that can be reached outside. Those with an address of an internal network are some host
-/// of the office, or nobody: what they would be asked must not go there.
+/// of the office, or nobody: what they would be asked must not go there. Those behind a tunnel are another office's, unless
+/// they are in `external`, the uplink's own network.
 pub fn usable_servers(
     site: &Site,
+    external: Ipv4Net,
     kind: &str,
     servers: &[Ipv4Addr],
     left_out: &mut Vec<String>,
 ) -> Vec<Ipv4Addr> {
-    let outside = |server: &&Ipv4Addr| match owner(site, **server) {
+    let behind = |server: Ipv4Addr| tunnelled(site, server.into()).filter(|_| !external.contains(&server));
+    let outside = |server: &&Ipv4Addr| match owner(site, **server).or(behind(**server)) {
         None => true,
         Some(name) => {
             left_out.push(format!("the lease's {kind} {server} is ignored: its address belongs to {name}"));
@@ -96,19 +100,15 @@ pub fn usable_servers(
     servers.iter().filter(outside).copied().collect()
 }
 
-/// The internal network an address belongs to. Not the tunnel: where the provider's network has the numbers of one behind
-/// a tunnel, its router must be heard all the same.
+/// The internal network an address belongs to.
 fn owner(site: &Site, address: Ipv4Addr) -> Option<&str> {
     overlapping(site, Ipv4Net::from(address)).map(|(name, _)| name)
 }
 
-/// The internal network or tunnel that has some of these addresses.
-fn reserved(site: &Site, net: Ipv4Net) -> Option<&str> {
-    let internal = overlapping(site, net).map(|(name, _)| name);
-    internal.or_else(|| {
-        let has = |tunnel: &&Tunnel| tunnel.networks().any(|behind| overlap(behind, net));
-        site.tunnels.iter().find(has).map(|tunnel| tunnel.name.as_str())
-    })
+/// The tunnel that has all of these addresses behind it. Of wider ranges the tunnel's own route is the longer prefix.
+fn tunnelled(site: &Site, net: Ipv4Net) -> Option<&str> {
+    let has = |tunnel: &&Tunnel| tunnel.networks().any(|behind| behind.contains(&net));
+    site.tunnels.iter().find(has).map(|tunnel| tunnel.name.as_str())
 }
 
 /// The kernel refuses a gateway that is the box itself, and one with an address of the office would be asked
@@ -144,7 +144,10 @@ fn free_network(site: &Site, internal: Ipv4Net, external: Ipv4Net) -> Option<Ipv
     let within = |block: Ipv4Net| block.subnets(prefix).ok().into_iter().flatten();
     let next = PRIVATE.into_iter().filter(|block| block.contains(&now)).flat_map(within);
     let next = next.skip_while(|candidate| *candidate <= now);
-    let is_free = |net: &Ipv4Net| !overlap(*net, external) && reserved(site, *net).is_none();
+    let is_tunnelled =
+        |net| site.tunnels.iter().flat_map(Tunnel::networks).any(|behind| overlap(behind, net));
+    let is_free =
+        |net: &Ipv4Net| !overlap(*net, external) && overlapping(site, *net).is_none() && !is_tunnelled(*net);
     let free = next.chain(PRIVATE.into_iter().flat_map(within)).find(is_free)?;
     let host = u32::from(internal.addr()) & u32::from(internal.hostmask());
     Ipv4Net::new(Ipv4Addr::from(u32::from(free.addr()) | host), prefix).ok()
@@ -211,20 +214,34 @@ mod tests {
         let mut site = office("192.168.77.1/24");
         site.tunnels.push(tunnel("hq", &["10.8.0.0/16"]));
         let mut lease = lease("10.0.2.15/24", "10.0.2.2");
-        lease.routes = vec![(net("10.8.1.0/24"), Some(ip("10.0.2.2"))), (net("10.7.0.0/16"), None)];
+        let wider = net("10.0.0.0/9");
+        lease.routes =
+            vec![(net("10.8.1.0/24"), Some(ip("10.0.2.2"))), (net("10.7.0.0/16"), None), (wider, None)];
         let (uplink, left_out) = admit(&site, &lease).unwrap();
-        assert_eq!(uplink.routes, [(net("10.7.0.0/16"), None)]);
+        assert_eq!(
+            uplink.routes,
+            [(net("10.7.0.0/16"), None), (wider, None)],
+            "the tunnel's is the longer prefix"
+        );
         assert_eq!(left_out, ["the lease's route to 10.8.1.0/24 is ignored: it overlaps hq"]);
         // The office needs its way out more than the tunnel, which goes that way, too.
         site.tunnels.push(tunnel("other", &["10.0.0.0/16"]));
         assert_eq!(admit(&site, &lease).unwrap().0.gateway, Some(ip("10.0.2.2")));
+        let servers = [ip("10.0.2.2"), ip("10.0.9.9"), ip("10.8.0.53")];
+        let usable = usable_servers(&site, net("10.0.2.0/24"), "name server", &servers, &mut Vec::new());
+        assert_eq!(
+            usable,
+            [ip("10.0.2.2")],
+            "the provider's router is heard, headquarters' hosts are not its"
+        );
     }
 
     #[test]
     fn servers_of_the_office_are_not_asked_outside() {
         let mut left_out = Vec::new();
         let servers = [ip("192.168.77.1"), ip("9.9.9.9"), ip("192.168.77.53")];
-        let usable = usable_servers(&office("192.168.77.1/24"), "name server", &servers, &mut left_out);
+        let (office, external) = (office("192.168.77.1/24"), net("10.0.2.0/24"));
+        let usable = usable_servers(&office, external, "name server", &servers, &mut left_out);
         assert_eq!((usable, left_out.len()), (vec![ip("9.9.9.9")], 2));
         assert_eq!(
             left_out[0],

@@ -16,6 +16,9 @@ pub const DEFAULT_METRIC: u32 = 100;
 pub const LEASE_METRIC: u32 = 100;
 /// Metric of routes into tunnels: the site file's word counts more than a lease's.
 pub const TUNNEL_METRIC: u32 = 50;
+/// Metric of what is left when a tunnel's route is not there: nothing may take another way. The provider's own network, which
+/// is on the link, still wins.
+pub const UNREACHABLE_METRIC: u32 = 4000;
 /// Smallest MTU taken from a lease. RFC 2132 allows 68 and IPv4 asks for 576 (RFC 791), but below the 1280 of
 /// RFC 8200 IPv6 would be switched off on the link: such an option is a mistake or an attack.
 pub const MTU_MIN: u16 = 1280;
@@ -102,8 +105,9 @@ pub fn desired(inputs: Inputs<'_>) -> Desired {
         }
     }
     out.links.sort_by_key(|link| link.kind != LinkKind::Bridge);
+    let own = Own::of(&out, inputs.site);
     for tunnel in &inputs.site.tunnels {
-        add_tunnel(&mut out, tunnel, inputs.external_open);
+        add_tunnel(&mut out, tunnel, &own, inputs.external_open);
     }
     out.problems.extend(inputs.assignment.unused.iter().map(unused_card));
     out
@@ -203,7 +207,8 @@ fn add_uplink(out: &mut Desired, network: &Network, uplink: &Uplink) {
     let route = |destination, gateway, metric| Route {
         destination,
         gateway,
-        interface: interface.clone(),
+        interface: Some(interface.clone()),
+        source: None,
         metric,
         origin: uplink.origin,
     };
@@ -218,34 +223,60 @@ fn add_uplink(out: &mut Desired, network: &Network, uplink: &Uplink) {
 }
 
 /// A tunnel needs no port. Its interface stays down until the firewall is loaded, like external ones.
-fn add_tunnel(out: &mut Desired, tunnel: &Tunnel, open: bool) {
+fn add_tunnel(out: &mut Desired, tunnel: &Tunnel, own: &Own, open: bool) {
     let (name, mtu) = (tunnel.interface(), Some(u32::from(tunnel.mtu)));
     let kind = LinkKind::WireGuard;
     out.links.push(DesiredLink { name: name.clone(), kind, controller: None, up: open, mtu, mac: None });
-    if !open {
-        return;
+    if open {
+        out.addresses.push((name.clone(), tunnel.address));
     }
-    // The uplink's own network is on the link, and so without it there is no tunnel either.
-    let outside: Vec<Ipv4Net> = out.addresses.iter().map(|(_, address)| address.trunc()).collect();
-    out.addresses.push((name.clone(), tunnel.address));
     for (peer, destination) in
         tunnel.peers.iter().flat_map(|peer| peer.allowed_ips.iter().map(move |net| (peer, *net)))
     {
-        if let Some(taken) = outside.iter().find(|taken| overlap(**taken, destination)) {
-            out.problems.push(format!(
-                "{destination} behind {} of the tunnel {} cannot be reached: the box itself is in {taken}; \
-                 one of both networks needs another address",
-                peer.name, tunnel.name
-            ));
-            continue;
-        }
-        out.routes.push(Route {
+        let route = |interface, source, metric| Route {
             destination,
             gateway: None,
-            interface: name.clone(),
-            metric: TUNNEL_METRIC,
+            interface,
+            source,
+            metric,
             origin: RouteOrigin::Site,
-        });
+        };
+        out.routes.push(route(None, None, UNREACHABLE_METRIC));
+        if !open {
+            continue;
+        }
+        if let Some(taken) = own.networks.iter().find(|taken| overlap(**taken, destination)) {
+            out.problems.push(format!(
+                "{} behind {} of the tunnel {} cannot be reached: the box itself is in {taken}; one of both networks needs \
+                 another address",
+                if taken.contains(&destination) { destination } else { *taken },
+                peer.name,
+                tunnel.name
+            ));
+            if taken.contains(&destination) {
+                continue;
+            }
+        }
+        out.routes.push(route(Some(name.clone()), own.source, TUNNEL_METRIC));
+    }
+}
+
+/// What the box has without its tunnels.
+struct Own {
+    /// Its networks. The uplink's is on the link, and so without it there is no tunnel either.
+    networks: Vec<Ipv4Net>,
+    /// Its address in the first internal one: what it says into a tunnel comes from the office, which is what the other end knows.
+    source: Option<Ipv4Addr>,
+}
+
+impl Own {
+    fn of(out: &Desired, site: &Site) -> Self {
+        let internal: Vec<String> = site.networks_in(Zone::Internal).map(Network::interface).collect();
+        let source = out.addresses.iter().find(|(name, _)| internal.contains(name));
+        Self {
+            networks: out.addresses.iter().map(|(_, address)| address.trunc()).collect(),
+            source: source.map(|(_, address)| address.addr()),
+        }
     }
 }
 

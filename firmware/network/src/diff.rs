@@ -4,7 +4,8 @@
 //! connection that the change does not concern. Addresses and routes are added before old ones are removed.
 //!
 //! Owned, and therefore removed when not desired: IPv4 addresses on ports and on our own links, bridges named
-//! `br-…`, WireGuard interfaces named `wg-…`, and routes of the main table with protocol `static` or `dhcp` on those links.
+//! `br-…`, WireGuard interfaces named `wg-…`, and routes of the main table with protocol `static` or `dhcp` on those links or to
+//! nowhere. Tunnels come last: whatever is wrong with one, the office has its addresses.
 
 use ipnet::Ipv4Net;
 
@@ -43,6 +44,26 @@ pub enum Step {
     DeleteAddress(String, Ipv4Net),
 }
 
+impl Step {
+    /// The link without which the step is in vain, if it has one.
+    #[must_use]
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Self::Rename(..) => None,
+            Self::SetRoute(route) | Self::DeleteRoute(route) => route.interface.as_deref(),
+            Self::Down(name)
+            | Self::Add(name, ..)
+            | Self::Detach(name)
+            | Self::Delete(name)
+            | Self::Attach(name, _)
+            | Self::Mtu(name, _)
+            | Self::Up(name)
+            | Self::AddAddress(name, _)
+            | Self::DeleteAddress(name, _) => Some(name),
+        }
+    }
+}
+
 /// The steps, in order. Empty when all matches; may have to be called again after they ran (the kernel drops
 /// routes together with an address), and then ends.
 #[must_use]
@@ -51,9 +72,29 @@ pub fn diff(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let mut now = observed.clone();
     rename(desired, &mut now, &mut steps);
     unbridge(desired, &now, &mut steps);
-    links(desired, &now, &mut steps);
-    addresses(desired, &now, &mut steps);
+    for part in [Part::Office, Part::Tunnels] {
+        links(desired, part, &now, &mut steps);
+        addresses(desired, part, &now, &mut steps);
+    }
     steps
+}
+
+/// Which links are meant, and addresses and routes on them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Office,
+    Tunnels,
+}
+
+impl Part {
+    /// Of a link by its name; routes to nowhere have none, and are there for tunnels.
+    fn has(self, desired: &Desired, link: Option<&str>) -> bool {
+        let is_tunnel = |name: &str| {
+            desired.links.iter().any(|want| want.name == name && want.kind == LinkKind::WireGuard)
+        };
+        let part = if link.is_none_or(is_tunnel) { Self::Tunnels } else { Self::Office };
+        part == self
+    }
 }
 
 /// Renames ports; names that swap go through a temporary one. `now` is left with the new names.
@@ -82,8 +123,8 @@ fn set_name(now: &mut Observed, position: usize, name: &str, steps: &mut Vec<Ste
     }
     steps.push(Step::Rename(link.index, name.to_owned()));
     for route in &mut now.routes {
-        if route.interface == link.name {
-            route.interface = name.to_owned();
+        if route.interface.as_deref() == Some(&link.name) {
+            route.interface = Some(name.to_owned());
         }
     }
     link.name = name.to_owned();
@@ -116,8 +157,8 @@ fn is_made_by_us(link: &Link) -> bool {
 }
 
 /// Makes bridges and tunnels, attaches ports, sets MTU and state.
-fn links(desired: &Desired, now: &Observed, steps: &mut Vec<Step>) {
-    for want in &desired.links {
+fn links(desired: &Desired, part: Part, now: &Observed, steps: &mut Vec<Step>) {
+    for want in desired.links.iter().filter(|want| part.has(desired, Some(&want.name))) {
         let have = now.link(&want.name);
         if have.is_none() {
             if want.kind == LinkKind::Other {
@@ -150,21 +191,27 @@ fn link(want: &DesiredLink, have: Option<&Link>, now: &Observed, steps: &mut Vec
 }
 
 /// New addresses, then routes, then the removal of old routes and old addresses.
-fn addresses(desired: &Desired, now: &Observed, steps: &mut Vec<Step>) {
+fn addresses(desired: &Desired, part: Part, now: &Observed, steps: &mut Vec<Step>) {
     let has =
         |name: &str, address| now.link(name).is_some_and(|l| now.addresses_of(l.index).any(|a| a == address));
-    for (name, address) in &desired.addresses {
+    for (name, address) in desired.addresses.iter().filter(|(name, _)| part.has(desired, Some(name))) {
         if !has(name, *address) {
             steps.push(Step::AddAddress(name.clone(), *address));
         }
     }
-    steps.extend(desired.routes.iter().filter(|r| !now.routes.contains(r)).cloned().map(Step::SetRoute));
+    let of_part = |route: &&Route| part.has(desired, route.interface.as_deref());
+    let missing = desired.routes.iter().filter(of_part).filter(|r| !now.routes.contains(r));
+    steps.extend(missing.cloned().map(Step::SetRoute));
     let replaced = |old: &Route| {
         desired.routes.iter().any(|new| new.destination == old.destination && new.metric == old.metric)
     };
-    let stale = now.routes.iter().filter(|old| !desired.routes.contains(old) && !replaced(old));
-    steps.extend(stale.filter(|old| is_ours(desired, now, &old.interface)).cloned().map(Step::DeleteRoute));
-    for link in now.links.iter().filter(|link| is_ours(desired, now, &link.name)) {
+    let stale =
+        now.routes.iter().filter(of_part).filter(|old| !desired.routes.contains(old) && !replaced(old));
+    let is_ours = |name: &str| is_ours(desired, now, name);
+    let stale = stale.filter(|old| old.interface.as_deref().is_none_or(is_ours));
+    steps.extend(stale.cloned().map(Step::DeleteRoute));
+    let links = now.links.iter().filter(|link| part.has(desired, Some(&link.name)));
+    for link in links.filter(|link| is_ours(&link.name)) {
         for address in now.addresses_of(link.index) {
             if !desired.addresses.iter().any(|(name, want)| *name == link.name && *want == address) {
                 steps.push(Step::DeleteAddress(link.name.clone(), address));

@@ -56,8 +56,10 @@ pub struct Route {
     pub destination: Ipv4Net,
     /// Next hop; none when the destination is on the link.
     pub gateway: Option<Ipv4Addr>,
-    /// Interface by name.
-    pub interface: String,
+    /// Interface by name; none for a destination that is unreachable (`RTN_UNREACHABLE`).
+    pub interface: Option<String>,
+    /// The box's own address that packets of its own have there, where it is not the interface's.
+    pub source: Option<Ipv4Addr>,
     /// Lower wins.
     pub metric: u32,
     /// Who asked for it.

@@ -46,6 +46,8 @@ pub const GATEWAY_S: u64 = 120;
 pub const COMPONENT_S: u64 = 900;
 /// Names of components begin so.
 pub const COMPONENT: &str = "component ";
+/// Names of tunnels to other offices begin so: `tunnel hq/headquarters`.
+pub const TUNNEL: &str = "tunnel ";
 
 impl Health {
     /// With one more thing that works.

@@ -1,6 +1,9 @@
 //! Tunnels: whose packets go where must have one answer, and somebody must call.
 
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
@@ -17,8 +20,10 @@ const NETWORKS_HELP: &str = "networks behind different peers, and the office's o
 
 pub(super) fn tunnels(site: &RawSite, findings: &mut Findings) {
     let names = site.tunnels.iter().map(|tunnel| &tunnel.name);
-    unique(names, "tunnel", "each tunnel has a name of its own", findings);
-    listen_ports(site, findings);
+    unique(names, |name| format!("tunnel `{name}`"), "each tunnel has a name of its own", findings);
+    let ports = site.tunnels.iter().filter_map(|tunnel| tunnel.listen_port.as_ref());
+    let help = "each tunnel that is called has a port of its own";
+    unique(ports, |port| format!("listen-port {port}"), help, findings);
     addresses(site, findings);
     networks(site, findings);
     for tunnel in &site.tunnels {
@@ -27,23 +32,18 @@ pub(super) fn tunnels(site: &RawSite, findings: &mut Findings) {
     }
 }
 
-fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, what: &str, help: &str, findings: &mut Findings) {
+/// Each value once; `what` says which value is there already.
+fn unique<'a, T: Eq + Hash + 'a>(
+    values: impl Iterator<Item = &'a At<T>>,
+    what: impl Fn(&T) -> String,
+    help: &str,
+    findings: &mut Findings,
+) {
     let mut taken = HashMap::new();
-    for At { value, span } in names {
+    for At { value, span } in values {
         if let Some(start) = taken.insert(value, span.start) {
             let line = findings.line(start);
-            findings.add(span, format!("{what} `{value}` is there already, in line {line}"), help);
-        }
-    }
-}
-
-fn listen_ports(site: &RawSite, findings: &mut Findings) {
-    let mut taken = HashMap::new();
-    for At { value, span } in site.tunnels.iter().filter_map(|tunnel| tunnel.listen_port.as_ref()) {
-        if let Some(start) = taken.insert(value, span.start) {
-            let line = findings.line(start);
-            let message = format!("port {value} belongs to the tunnel in line {line} already");
-            findings.add(span, message, "each tunnel that is called has a port of its own");
+            findings.add(span, format!("{} is there already, in line {line}", what(value)), help);
         }
     }
 }
@@ -71,6 +71,10 @@ fn addresses(site: &RawSite, findings: &mut Findings) {
 fn networks(site: &RawSite, findings: &mut Findings) {
     let mut taken: Vec<(&String, Ipv4Net)> = own_networks(site).collect();
     for (tunnel, peer) in all_peers(site) {
+        // The network of the tunnel's own address may be behind its peer; that of another may not.
+        let others = site.tunnels.iter().filter(|other| other.name.value != tunnel.name.value);
+        let others = others.map(|other| (&other.name.value, other.address.value.trunc()));
+        let others: Vec<_> = others.collect();
         if peer.allowed_ips.value.is_empty() {
             let message = format!("peer `{}` has no network behind it", peer.name.value);
             findings.add(&peer.allowed_ips.span, message, "allowed-ips = [\"…\"]");
@@ -84,7 +88,9 @@ fn networks(site: &RawSite, findings: &mut Findings) {
                 findings.add(span, format!("{value} cannot be behind a peer"), help);
             } else if *value != value.trunc() {
                 findings.add(span, format!("{value} is a host in a network"), value.trunc().to_string());
-            } else if let Some((name, other)) = taken.iter().find(|(_, other)| overlap(*other, *value)) {
+            } else if let Some((name, other)) =
+                taken.iter().chain(&others).find(|(_, other)| overlap(*other, *value))
+            {
                 findings.add(span, format!("network {value} overlaps {other} of `{name}`"), NETWORKS_HELP);
             } else if value.prefix_len() == 32 && value.addr() == tunnel.address.value.addr() {
                 findings.add(span, format!("{} is the box itself", value.addr()), NETWORKS_HELP);
@@ -101,14 +107,9 @@ fn peers(tunnel: &RawTunnel, findings: &mut Findings) {
         findings.add(&tunnel.name.span, message, "at least one [[tunnel.peer]]");
     }
     let names = tunnel.peers.iter().map(|peer| &peer.name);
-    unique(names, "peer", "each peer of a tunnel has a name of its own", findings);
-    let mut taken = HashMap::new();
-    for At { value, span } in tunnel.peers.iter().map(|peer| &peer.public_key) {
-        if let Some(start) = taken.insert(value, span.start) {
-            let message = format!("this is the key of the peer in line {} already", findings.line(start));
-            findings.add(span, message, "each peer has a key of its own");
-        }
-    }
+    unique(names, |name| format!("peer `{name}`"), "each peer of a tunnel has a name of its own", findings);
+    let keys = tunnel.peers.iter().map(|peer| &peer.public_key);
+    unique(keys, |_| "a peer with this key".to_owned(), "each peer has a key of its own", findings);
     for peer in tunnel.peers.iter().filter(|peer| peer.endpoint.is_none() && tunnel.listen_port.is_none()) {
         let message = format!("neither this box nor `{}` can call the other", peer.name.value);
         let help = "an `endpoint` of the peer, or a `listen-port` of the tunnel";
@@ -119,20 +120,38 @@ fn peers(tunnel: &RawTunnel, findings: &mut Findings) {
 /// A peer that is called must be reached without the tunnel.
 fn endpoint(site: &RawSite, peer: &RawPeer, findings: &mut Findings) {
     let Some(At { value, span }) = &peer.endpoint else { return };
-    let EndpointHost::Address(address) = value.host else { return };
+    let address = match &value.host {
+        EndpointHost::Address(address) => *address,
+        EndpointHost::Name(name) => return endpoint_name(site, name, span, findings),
+    };
     let has = |net: &At<Ipv4Net>| net.value.prefix_len() > 0 && net.value.contains(&address);
     let behind = |peer: &RawPeer| peer.allowed_ips.value.iter().any(has);
+    let inside = site.tunnels.iter().map(|tunnel| tunnel.address.value.addr());
     if !is_unicast(address) {
         findings.add(
             span,
             format!("{address} is not an address a host can have"),
             "the peer's public address",
         );
-    } else if own_addresses(site).any(|own| own == address) {
+    } else if own_addresses(site).chain(inside).any(|own| own == address) {
         findings.add(span, format!("{address} is the box itself"), "the address of the other end");
     } else if let Some((tunnel, _)) = all_peers(site).find(|(_, peer)| behind(peer)) {
         let message = format!("{address} lies behind the tunnel `{}`", tunnel.name.value);
         findings.add(span, message, "an address that is reached without a tunnel");
+    }
+}
+
+/// Its name must be found out without the tunnel, too.
+fn endpoint_name(site: &RawSite, name: &str, span: &Range<usize>, findings: &mut Findings) {
+    let behind = |server: &At<IpAddr>| match server.value {
+        IpAddr::V4(server) => all_peers(site).any(|(_, peer)| {
+            peer.allowed_ips.value.iter().any(|net| net.value.prefix_len() > 0 && net.value.contains(&server))
+        }),
+        IpAddr::V6(_) => false,
+    };
+    if !site.forwarders.is_empty() && site.forwarders.iter().all(behind) {
+        let message = format!("nobody can be asked for {name}: every forwarder lies behind a tunnel");
+        findings.add(span, message, "an address here, or one forwarder that is reached without a tunnel");
     }
 }
 

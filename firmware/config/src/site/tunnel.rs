@@ -4,6 +4,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+/// A peer to which something is sent this often is not taken for lost between two handshakes.
+const OFTEN_S: u16 = 60;
+
 /// One tunnel: an interface with its own key, and the offices at its other ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
@@ -70,7 +73,7 @@ impl TunnelPeer {
     /// when somebody sends something.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.endpoint.is_some() && self.persistent_keepalive_s.is_some()
+        self.endpoint.is_some() && self.persistent_keepalive_s.is_some_and(|seconds| seconds <= OFTEN_S)
     }
 }
 

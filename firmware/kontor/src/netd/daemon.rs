@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kontor_component::Shipped;
 use kontor_config::site::{Address, Network, Zone};
 use kontor_config::{Board, Site};
-use kontor_network::{Assignment, Desired, Inputs, Observed, assign, desired, diff};
+use kontor_network::{Assignment, Desired, Inputs, Observed, Step, assign, desired, diff};
 use kontor_status::NetStatus;
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
@@ -198,9 +198,22 @@ impl Daemon {
     /// Handshakes come without a word from the kernel; see [`Tunnels`].
     pub(crate) async fn watch_tunnels(&mut self) {
         let Some(site) = self.site.clone() else { return };
-        let Ok(observed) = self.netlink.observe().await else { return };
-        if self.tunnels.turn(&site, &observed) {
+        if self.tend_tunnels(&site).await {
             self.report(&site).await;
+        }
+    }
+
+    /// A box without tunnels is not looked at for them.
+    async fn tend_tunnels(&mut self, site: &Site) -> bool {
+        if site.tunnels.is_empty() {
+            return self.tunnels.turn(site, &Observed::default());
+        }
+        match self.netlink.observe().await {
+            Ok(observed) => self.tunnels.turn(site, &observed),
+            Err(_) => {
+                self.tunnels.look_later();
+                false
+            }
         }
     }
 
@@ -256,9 +269,7 @@ impl Daemon {
             false => self.retry = Retry::default(),
         }
         self.follow_wan(&site).await;
-        if let Ok(observed) = self.netlink.observe().await {
-            self.tunnels.turn(&site, &observed);
-        }
+        self.tend_tunnels(&site).await;
         self.report(&site).await;
         self.store.sync();
     }
@@ -333,17 +344,27 @@ impl Daemon {
             if steps.is_empty() {
                 break;
             }
+            let (mut refused, mut without) = (0, Vec::new());
             for step in &steps {
+                // What is to be done with a link that could not be made only hides why.
+                if step.link().is_some_and(|link| without.contains(&link)) {
+                    refused += 1;
+                    continue;
+                }
                 match self.netlink.apply(step).await {
                     Ok(()) => eprintln!("{}", netlink::describe(step)),
-                    Err(error) => self.complain(&error),
+                    Err(error) => {
+                        refused += 1;
+                        without.extend(step.link().filter(|_| matches!(step, Step::Add(..))));
+                        self.complain(&error);
+                    }
                 }
             }
             if self.firewall.is_loaded() {
                 self.write_sysctls(site);
             }
             // What went well may need another look, whatever else was refused.
-            if self.faults.netlink.len() == steps.len() {
+            if refused == steps.len() {
                 break;
             }
         }

@@ -180,10 +180,16 @@ impl Netlink {
 
     async fn route_message(&self, route: &Route) -> Result<RouteMessage, Error> {
         let mut builder = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-            .output_interface(self.index(&route.interface).await?)
             .destination_prefix(route.destination.addr(), route.destination.prefix_len())
             .priority(route.metric)
             .protocol(protocol(route.origin));
+        let Some(interface) = &route.interface else {
+            return Ok(builder.kind(RouteType::Unreachable).build());
+        };
+        builder = builder.output_interface(self.index(interface).await?);
+        if let Some(source) = route.source {
+            builder = builder.pref_source(source);
+        }
         if let Some(gateway) = route.gateway {
             // On-link: some providers' gateways lie outside the leased prefix.
             builder = builder.gateway(gateway).onlink();
@@ -227,6 +233,9 @@ pub(crate) fn describe(step: &Step) -> String {
         Step::Mtu(name, mtu) => format!("setting the MTU of {name} to {mtu}"),
         Step::Up(name) => format!("setting {name} up"),
         Step::AddAddress(name, address) => format!("adding {address} to {name}"),
+        Step::SetRoute(route) if route.interface.is_none() => {
+            format!("making {} unreachable but through its tunnel", route.destination)
+        }
         Step::SetRoute(route) => format!("setting the route to {}", route.destination),
         Step::DeleteRoute(route) => format!("removing the route to {}", route.destination),
         Step::DeleteAddress(name, address) => format!("removing {address} from {name}"),
@@ -287,7 +296,7 @@ fn address(message: &AddressMessage) -> Option<(u32, Ipv4Net)> {
     Some((message.header.index, Ipv4Net::new(local, message.header.prefix_len).ok()?))
 }
 
-/// A route netd may own: unicast, main table, protocol static or dhcp.
+/// A route netd may own: unicast or unreachable, main table, protocol static or dhcp.
 fn route(message: &RouteMessage, links: &[Link]) -> Option<Route> {
     let origin = match message.header.protocol {
         RouteProtocol::Static => RouteOrigin::Site,
@@ -295,20 +304,27 @@ fn route(message: &RouteMessage, links: &[Link]) -> Option<Route> {
         _ => return None,
     };
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+    let unreachable = header.kind == RouteType::Unreachable;
+    if header.table != RouteHeader::RT_TABLE_MAIN || !(unreachable || header.kind == RouteType::Unicast) {
         return None;
     }
     let mut destination = std::net::Ipv4Addr::UNSPECIFIED;
-    let (mut gateway, mut interface, mut metric) = (None, None, 0);
+    let (mut gateway, mut interface, mut source, mut metric) = (None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
             RouteAttribute::Oif(index) => interface = links.iter().find(|link| link.index == *index),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
             RouteAttribute::Priority(priority) => metric = *priority,
             _ => {}
         }
     }
     let destination = Ipv4Net::new(destination, header.destination_prefix_length).ok()?;
-    Some(Route { destination, gateway, interface: interface?.name.clone(), metric, origin })
+    let interface = interface.map(|link| link.name.clone());
+    // Over the loopback, or a link that has just gone.
+    if interface.is_none() != unreachable {
+        return None;
+    }
+    Some(Route { destination, gateway, interface, source, metric, origin })
 }

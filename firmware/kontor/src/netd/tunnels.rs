@@ -66,6 +66,11 @@ impl Tunnels {
         self.look_at
     }
 
+    /// The kernel could not be looked at.
+    pub(super) fn look_later(&mut self) {
+        self.look_at = Some(Instant::now() + LOOK_EVERY);
+    }
+
     /// Waits for an answer of the name service, and takes it; look then.
     pub(super) async fn name_answered(&mut self) {
         match self.answers.recv().await {
@@ -173,9 +178,12 @@ impl Tunnels {
             return Ok(device);
         }
         let Some(wireguard) = &mut self.wireguard else { return Ok(device) };
-        wireguard.apply(&interface, &change)?;
+        match wireguard.apply(&interface, &change) {
+            Ok(()) => eprintln!("tunnel {}: device {interface} set up", tunnel.name),
+            // What it has goes on, and is shown.
+            Err(error) => problems.push(format!("tunnel {}: {error}", tunnel.name)),
+        }
         let device = wireguard.device(&interface)?;
-        eprintln!("tunnel {}: device {interface} set up", tunnel.name);
         self.tell(&interface, &desired);
         Ok(device)
     }

@@ -226,7 +226,8 @@ impl Wan {
     pub(crate) fn lease_status(&self, site: &Site, problems: &mut Vec<String>) -> Option<WanLease> {
         let active = self.active.as_ref()?;
         let lease = active.in_use()?;
-        let mut usable = |kind, servers: &[Ipv4Addr]| usable_servers(site, kind, servers, problems);
+        let external = lease.address.trunc();
+        let mut usable = |kind, servers: &[Ipv4Addr]| usable_servers(site, external, kind, servers, problems);
         Some(WanLease {
             interface: active.interface.clone(),
             address: lease.address,

@@ -29,7 +29,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-/// The kernel answers at once, unless somebody else changes a link just now.
+/// The kernel answers within the request, however long that waits for somebody else who changes a link: the supervisor's watchdog
+/// is the limit of that. This one is for an answer that got lost.
 const TIMEOUT_S: i64 = 2;
 /// The kernel fills one page, or what the reader's buffer has, up to 32 KiB (`netlink_dump`).
 const BUFFER: usize = 32 << 10;
@@ -81,21 +82,32 @@ impl WireGuard {
         Ok(device)
     }
 
-    /// Changes a device. What was changed before an error stays changed: the next comparison finds the rest.
+    /// Changes a device, in as much of it as the kernel takes: the next comparison finds the rest.
     ///
     /// # Errors
     /// Any of the kernel; a port that is taken, mostly.
     pub(super) fn apply(&mut self, interface: &str, change: &Change) -> io::Result<()> {
         let own = change.private_key.iter().map(|key| WireguardAttribute::PrivateKey(key.octets()));
         let own: Vec<_> = own.chain(change.listen_port.map(WireguardAttribute::ListenPort)).collect();
-        if !own.is_empty() {
-            self.set(interface, own)?;
+        let mut outcome = Ok(());
+        for attribute in own {
+            let is_port = matches!(attribute, WireguardAttribute::ListenPort(_));
+            let Err(error) = self.set(interface, vec![attribute]) else { continue };
+            outcome = Err(match change.listen_port {
+                Some(port) if is_port => io::Error::other(format!("UDP port {port}: {error}")),
+                _ => error,
+            });
+            // Whoever holds the port may want ours: two tunnels that change places.
+            if is_port {
+                self.set(interface, vec![WireguardAttribute::ListenPort(0)])?;
+            }
         }
         // Each peer in a message of its own: an attribute holds 64 KiB.
         for peer in &change.peers {
-            self.set(interface, vec![WireguardAttribute::Peers(vec![WireguardPeer(attributes(peer))])])?;
+            let peer = WireguardAttribute::Peers(vec![WireguardPeer(attributes(peer))]);
+            outcome = outcome.and(self.set(interface, vec![peer]));
         }
-        Ok(())
+        outcome
     }
 
     fn set(&mut self, interface: &str, attributes: Vec<WireguardAttribute>) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Context as _;
+use kontor_config::site::Tunnel;
 use kontor_status::paths::Paths;
 use kontor_update::{Facts, Version};
 use serde::Deserialize;
@@ -53,6 +54,16 @@ impl Running {
         };
         Ok(Self { facts, built_at: release.epoch_s, development: release.development })
     }
+}
+
+/// Tunnels that the box keeps up by itself, as `TUNNEL/PEER`; none when the site in force cannot be read.
+pub(super) fn kept_tunnels(paths: &Paths) -> Option<Vec<String>> {
+    let site = site::read_in_force(paths).ok()?;
+    let of_tunnel = |tunnel: &Tunnel| -> Vec<String> {
+        let kept = tunnel.peers.iter().filter(|peer| peer.is_kept());
+        kept.map(|peer| format!("{}/{}", tunnel.name, peer.name)).collect()
+    };
+    Some(site.tunnels.iter().flat_map(of_tunnel).collect())
 }
 
 /// The box's own name, as the office asks for it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kontor_status::{InitStatus, ServiceState, WanState, paths};
 use kontor_update::Health;
-use kontor_update::health::{COMPONENT, Trial};
+use kontor_update::health::{COMPONENT, TUNNEL, Trial};
 
 use crate::ctl::snapshot::Snapshot;
 use crate::resolver;
@@ -74,7 +74,7 @@ fn by_status(snapshot: &Snapshot, components: &[String]) -> Trial {
         for tunnel in &net.tunnels {
             // One that is up because somebody happened to use it need not be after a restart.
             for peer in tunnel.peers.iter().filter(|peer| peer.up && peer.kept) {
-                trial.now.add(format!("tunnel {}/{}", tunnel.name, peer.name));
+                trial.now.add(format!("{TUNNEL}{}/{}", tunnel.name, peer.name));
             }
         }
     }

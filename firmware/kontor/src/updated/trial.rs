@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kontor_boot::Slot;
 use kontor_status::paths::{self, Paths};
-use kontor_update::health::COMPONENT;
+use kontor_update::health::{COMPONENT, TUNNEL};
 use kontor_update::journal::{Boot, OnTrial};
 use kontor_update::{Looks, Sentence};
 
@@ -98,9 +98,13 @@ fn judge(disk: &mut OwnDisk, trial: &OnTrial) -> anyhow::Result<()> {
     loop {
         let name = facts::own_name(&paths);
         let mut seen = observe::look(&Snapshot::take(&paths), &components, name.as_deref());
-        // Components that this release does not have any more.
+        // Components that this release does not have any more, and tunnels that the site does not.
+        let tunnels = facts::kept_tunnels(&paths);
         let is_gone = |name: &&str| {
-            name.strip_prefix(COMPONENT).is_some_and(|name| !components.iter().any(|one| one == name))
+            let is_missing = |all: &[String], name: &str| !all.iter().any(|one| one == name);
+            let tunnel = name.strip_prefix(TUNNEL).zip(tunnels.as_ref());
+            name.strip_prefix(COMPONENT).is_some_and(|name| is_missing(&components, name))
+                || tunnel.is_some_and(|(name, tunnels)| is_missing(tunnels, name))
         };
         seen.unknown = trial.before.names().filter(is_gone).map(str::to_owned).collect();
         match looks.add(now(), kontor_update::judge(&trial.before, &seen)) {

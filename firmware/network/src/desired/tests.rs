@@ -172,9 +172,11 @@ fn a_tunnel_needs_no_port_and_waits_for_the_firewall() {
     site.tunnels.push(tunnel("hq", &["10.8.0.0/16", "10.9.0.0/16"]));
     let closed = run(&site, &cards(2), None, false);
     let link = |out: &Desired| out.links.iter().find(|link| link.name == "wg-hq").cloned().unwrap();
-    let of_tunnel = |route: &&Route| route.interface == "wg-hq";
+    let of_tunnel = |route: &&Route| route.interface.as_deref() == Some("wg-hq");
     assert_eq!((link(&closed).kind, link(&closed).up), (LinkKind::WireGuard, false));
     assert_eq!(closed.routes.iter().filter(of_tunnel).count(), 0);
+    assert!(closed.routes.iter().all(|route| route.interface.is_none()), "refused until then");
+    assert_eq!(closed.routes.len(), 2);
     // Before there is a lease, too: its peers are called as soon as there is one.
     let open = run(&site, &cards(2), None, true);
     assert_eq!((link(&open).up, link(&open).mtu), (true, Some(1420)));
@@ -186,16 +188,21 @@ fn a_tunnel_needs_no_port_and_waits_for_the_firewall() {
 
 #[test]
 fn the_provider_s_own_network_is_on_the_link_and_not_behind_a_tunnel() {
-    let mut site = site(DEFAULT);
-    site.tunnels.push(tunnel("hq", &["10.0.0.0/16", "10.9.0.0/16"]));
     let lease = lease("10.0.2.15/24", "10.0.2.2");
-    let out = run(&site, &cards(2), Some(&lease), true);
-    let destinations: Vec<Ipv4Net> = out.routes.iter().map(|r| r.destination).collect();
-    assert_eq!(destinations, [Ipv4Net::default(), net("10.9.0.0/16")]);
-    let [problem] = out.problems.as_slice() else { panic!("{:?}", out.problems) };
-    assert_eq!(
-        problem,
-        "10.0.0.0/16 behind headquarters of the tunnel hq cannot be reached: the box itself is in 10.0.2.0/24; one of both \
-         networks needs another address"
-    );
+    let check = |behind: &str, reached: &[&str], lost: &str| {
+        let mut site = site(DEFAULT);
+        site.tunnels.push(tunnel("hq", &[behind, "10.99.0.0/16"]));
+        let out = run(&site, &cards(2), Some(&lease), true);
+        let into = out.routes.iter().filter(|route| route.metric == TUNNEL_METRIC);
+        assert_eq!(into.map(|route| route.destination.to_string()).collect::<Vec<_>>(), reached);
+        let problem = format!(
+            "{lost} behind headquarters of the tunnel hq cannot be reached: the box itself is in 10.0.2.0/24; one of both \
+             networks needs another address"
+        );
+        assert_eq!(out.problems, [problem]);
+    };
+    check("10.0.2.0/24", &["10.99.0.0/16"], "10.0.2.0/24");
+    check("10.0.2.128/25", &["10.99.0.0/16"], "10.0.2.128/25");
+    // What is on the link is the longer prefix: the rest is reached.
+    check("10.0.0.0/16", &["10.0.0.0/16", "10.99.0.0/16"], "10.0.2.0/24");
 }

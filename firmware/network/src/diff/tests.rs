@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::desired::tests::{cards, lease, net, site};
+use crate::desired::tests::{cards, lease, net, site, tunnel};
 use crate::desired::{Inputs, desired};
 use crate::{RouteOrigin, Uplink};
 
@@ -34,8 +34,8 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                 observed
                     .routes
                     .iter_mut()
-                    .filter(|r| r.interface == old)
-                    .for_each(|r| r.interface.clone_from(name));
+                    .filter(|r| r.interface.as_ref() == Some(&old))
+                    .for_each(|r| r.interface = Some(name.clone()));
             }
             Step::Add(name, kind, mac) => {
                 let index = observed.links.iter().map(|l| l.index).max().unwrap_or(1) + 1;
@@ -54,11 +54,11 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                 let index = observed.link(name).unwrap().index;
                 observed.links.retain(|l| l.index != index);
                 observed.addresses.retain(|(i, _)| *i != index);
-                observed.routes.retain(|r| r.interface != *name);
+                observed.routes.retain(|r| r.interface.as_ref() != Some(name));
             }
             Step::Down(name) => {
                 link_mut(observed, name).up = false;
-                observed.routes.retain(|r| r.interface != *name);
+                observed.routes.retain(|r| r.interface.as_ref() != Some(name));
             }
             Step::Up(name) => link_mut(observed, name).up = true,
             Step::Mtu(name, mtu) => link_mut(observed, name).mtu = *mtu,
@@ -75,11 +75,14 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
                 let index = observed.link(name).unwrap().index;
                 observed.addresses.retain(|have| *have != (index, *address));
                 if observed.addresses_of(index).next().is_none() {
-                    observed.routes.retain(|r| r.interface != *name);
+                    observed.routes.retain(|r| r.interface.as_ref() != Some(name));
                 }
             }
             Step::SetRoute(route) => {
-                assert!(observed.link(&route.interface).unwrap().up, "route over a link that is down");
+                let over = route.interface.as_ref().map(|name| observed.link(name).unwrap());
+                assert!(over.is_none_or(|link| link.up), "route over a link that is down");
+                let is_own = |source| observed.addresses.iter().any(|(_, own)| own.addr() == source);
+                assert!(route.source.is_none_or(is_own), "source that is nobody's");
                 let same = |r: &Route| r.destination == route.destination && r.metric == route.metric;
                 observed.routes.retain(|r| !same(r));
                 observed.routes.push(route.clone());
@@ -190,7 +193,8 @@ fn foreign_links_and_routes_are_left_alone() {
     let foreign = Route {
         destination: net("10.98.0.0/16"),
         gateway: None,
-        interface: "wg0".into(),
+        interface: Some("wg0".into()),
+        source: None,
         metric: 0,
         origin: RouteOrigin::Site,
     };
@@ -218,4 +222,34 @@ proptest! {
             apply(&mut observed, &[Step::Down(name)]);
         }
     }
+}
+
+/// Tunnels come after the office, go without a trace, and leave nothing to another way while they are not there.
+#[test]
+fn tunnels_come_last_and_go() {
+    let mut observed = booted(3);
+    let with = |names: &[&str], open| {
+        let mut site = site(DEFAULT);
+        site.tunnels.extend(names.iter().map(|name| tunnel(name, &["10.8.0.0/16"])));
+        desired(Inputs { site: &site, assignment: &cards(3), lease: None, external_open: open })
+    };
+    let nowhere = |observed: &Observed| observed.routes.iter().filter(|r| r.interface.is_none()).count();
+    settle(&mut observed, &with(&["hq"], false));
+    assert_eq!((observed.routes.len(), nowhere(&observed)), (1, 1));
+    let steps = settle(&mut observed, &with(&["hq"], true));
+    let up = |name: &str| steps.iter().position(|step| *step == Step::Up(name.into())).unwrap();
+    assert!(up("wg-hq") > up("port1"));
+    let route = observed.routes.iter().find(|r| r.interface.as_deref() == Some("wg-hq")).unwrap();
+    assert_eq!(
+        route.source,
+        Some("192.168.77.1".parse().unwrap()),
+        "what the office's own box says comes from the office"
+    );
+    // Another name: at no moment is there no route at all.
+    let steps = settle(&mut observed, &with(&["main"], true));
+    assert!(!steps.iter().any(|step| matches!(step, Step::DeleteRoute(_))), "{steps:?}");
+    assert!(observed.link("wg-hq").is_none() && observed.link("wg-main").is_some());
+    settle(&mut observed, &with(&[], true));
+    assert_eq!(observed.routes, []);
+    assert!(observed.links.iter().all(|link| link.kind == LinkKind::Other));
 }
