@@ -38,7 +38,7 @@ pub(crate) fn malformed_frames(world: &mut World) -> Result<()> {
         *world.isp(office.isp).dhcp.bound.get(&mac).context("no WAN lease")?
     };
     world.log_in(office.gateway)?;
-    let before = daemons(&world.run(office.gateway, "status")?)?;
+    let before = world.eventually(LIMIT, |world| settled(world, &office))?;
     let console = world.vm(office.gateway).serial.text().len();
     let sides = [
         (office.wan, 0, wan_address, Ipv4Addr::new(198, 51, 100, 224)),
@@ -51,8 +51,12 @@ pub(crate) fn malformed_frames(world: &mut World) -> Result<()> {
         flood(world, wire, noise, (address, senders))?;
     }
 
-    let after = daemons(&world.run(office.gateway, "status")?)?;
-    ensure!(before == after, "daemons changed from {before:?} to {after:?}");
+    // A daemon that died has another process id for good.
+    world.eventually(LIMIT, |world| {
+        let after = settled(world, &office)?;
+        ensure!(before == after, "daemons changed from {before:?} to {after:?}");
+        Ok(())
+    })?;
     let said = &world.vm(office.gateway).serial.text()[console..];
     let fault = KERNEL_FAULTS.iter().find(|fault| said.contains(**fault));
     ensure!(fault.is_none(), "the kernel says {fault:?}");
@@ -93,6 +97,13 @@ fn wait_until_taken(
         })
     })?;
     Ok(())
+}
+
+/// What runs, once nothing is just being started: components are looked at soon after the box is ready.
+fn settled(world: &mut World, office: &Office) -> Result<Vec<String>> {
+    let rows = daemons(&world.run(office.gateway, "status")?)?;
+    ensure!(!rows.iter().any(|row| row.contains(" starting")), "not everything has started: {rows:?}");
+    Ok(rows)
 }
 
 /// Name, state, process id and restarts of each service, but for `mark-good`, which runs once the box has proved
