@@ -11,11 +11,14 @@ mod office;
 mod samba;
 mod tunnel;
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
 use crate::board::Board;
+use crate::document::At;
 use crate::raw::RawSite;
 use crate::report::Findings;
 
@@ -40,6 +43,22 @@ pub(crate) fn site(site: &RawSite, board: &Board, findings: &mut Findings) {
 /// The box's own fixed addresses.
 fn own_addresses(site: &RawSite) -> impl Iterator<Item = Ipv4Addr> {
     site.networks.iter().filter_map(|network| network.address.value).map(|net| net.addr())
+}
+
+/// Each value once; `what` says which value is there already.
+fn unique<'a, T: Eq + Hash + 'a>(
+    values: impl Iterator<Item = &'a At<T>>,
+    what: impl Fn(&T) -> String,
+    help: &str,
+    findings: &mut Findings,
+) {
+    let mut taken = HashMap::new();
+    for At { value, span } in values {
+        if let Some(start) = taken.insert(value, span.start) {
+            let line = findings.line(start);
+            findings.add(span, format!("{} is there already, in line {line}", what(value)), help);
+        }
+    }
 }
 
 /// Whether both have an address in common.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{host_range, not_a_host, overlap};
+use super::{host_range, not_a_host, overlap, unique};
 use crate::board::Board;
 use crate::document::At;
 use crate::raw::{RawNetwork, RawSite};
@@ -31,15 +31,8 @@ pub(super) fn zones(site: &RawSite, findings: &mut Findings) {
 }
 
 pub(super) fn names(site: &RawSite, findings: &mut Findings) {
-    let mut taken = HashMap::new();
-    for network in &site.networks {
-        let At { value, span } = &network.name;
-        if let Some(start) = taken.insert(value, span.start) {
-            let line = findings.line(start);
-            let message = format!("network `{value}` is there already, in line {line}");
-            findings.add(span, message, "each network has a name of its own");
-        }
-    }
+    let names = site.networks.iter().map(|network| &network.name);
+    unique(names, |name| format!("network `{name}`"), "each network has a name of its own", findings);
 }
 
 pub(super) fn ports(site: &RawSite, board: &Board, findings: &mut Findings) {

@@ -1,14 +1,12 @@
 //! Tunnels: whose packets go where must have one answer, and somebody must call.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
 use super::network::is_unicast;
-use super::{overlap, own_addresses};
+use super::{overlap, own_addresses, unique};
 use crate::document::At;
 use crate::raw::{RawPeer, RawSite, RawTunnel};
 use crate::report::Findings;
@@ -29,22 +27,6 @@ pub(super) fn tunnels(site: &RawSite, findings: &mut Findings) {
     for tunnel in &site.tunnels {
         peers(tunnel, findings);
         tunnel.peers.iter().for_each(|peer| endpoint(site, peer, findings));
-    }
-}
-
-/// Each value once; `what` says which value is there already.
-fn unique<'a, T: Eq + Hash + 'a>(
-    values: impl Iterator<Item = &'a At<T>>,
-    what: impl Fn(&T) -> String,
-    help: &str,
-    findings: &mut Findings,
-) {
-    let mut taken = HashMap::new();
-    for At { value, span } in values {
-        if let Some(start) = taken.insert(value, span.start) {
-            let line = findings.line(start);
-            findings.add(span, format!("{} is there already, in line {line}", what(value)), help);
-        }
     }
 }
 
@@ -124,8 +106,6 @@ fn endpoint(site: &RawSite, peer: &RawPeer, findings: &mut Findings) {
         EndpointHost::Address(address) => *address,
         EndpointHost::Name(name) => return endpoint_name(site, name, span, findings),
     };
-    let has = |net: &At<Ipv4Net>| net.value.prefix_len() > 0 && net.value.contains(&address);
-    let behind = |peer: &RawPeer| peer.allowed_ips.value.iter().any(has);
     let inside = site.tunnels.iter().map(|tunnel| tunnel.address.value.addr());
     if !is_unicast(address) {
         findings.add(
@@ -135,7 +115,7 @@ fn endpoint(site: &RawSite, peer: &RawPeer, findings: &mut Findings) {
         );
     } else if own_addresses(site).chain(inside).any(|own| own == address) {
         findings.add(span, format!("{address} is the box itself"), "the address of the other end");
-    } else if let Some((tunnel, _)) = all_peers(site).find(|(_, peer)| behind(peer)) {
+    } else if let Some(tunnel) = tunnel_to(site, address) {
         let message = format!("{address} lies behind the tunnel `{}`", tunnel.name.value);
         findings.add(span, message, "an address that is reached without a tunnel");
     }
@@ -144,15 +124,20 @@ fn endpoint(site: &RawSite, peer: &RawPeer, findings: &mut Findings) {
 /// Its name must be found out without the tunnel, too.
 fn endpoint_name(site: &RawSite, name: &str, span: &Range<usize>, findings: &mut Findings) {
     let behind = |server: &At<IpAddr>| match server.value {
-        IpAddr::V4(server) => all_peers(site).any(|(_, peer)| {
-            peer.allowed_ips.value.iter().any(|net| net.value.prefix_len() > 0 && net.value.contains(&server))
-        }),
+        IpAddr::V4(server) => tunnel_to(site, server).is_some(),
         IpAddr::V6(_) => false,
     };
     if !site.forwarders.is_empty() && site.forwarders.iter().all(behind) {
         let message = format!("nobody can be asked for {name}: every forwarder lies behind a tunnel");
         findings.add(span, message, "an address here, or one forwarder that is reached without a tunnel");
     }
+}
+
+/// The tunnel behind which an address lies. "Everything" is refused by itself.
+fn tunnel_to(site: &RawSite, address: Ipv4Addr) -> Option<&RawTunnel> {
+    let has = |net: &At<Ipv4Net>| net.value.prefix_len() > 0 && net.value.contains(&address);
+    let mut peers = all_peers(site);
+    peers.find(|(_, peer)| peer.allowed_ips.value.iter().any(has)).map(|(tunnel, _)| tunnel)
 }
 
 fn all_peers(site: &RawSite) -> impl Iterator<Item = (&RawTunnel, &RawPeer)> {
