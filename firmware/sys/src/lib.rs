@@ -13,6 +13,7 @@ pub mod interface;
 pub mod notify;
 pub mod notify_socket;
 pub mod packet;
+pub mod random;
 mod seccomp;
 pub mod signal;
 pub mod spawn;

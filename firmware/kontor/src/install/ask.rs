@@ -1,8 +1,5 @@
 //! `kontor ctl install`: what a person sees, and what they are asked.
 
-use std::fs::File;
-use std::io::Read as _;
-
 use anyhow::{Context as _, bail, ensure};
 use kontor_boot::Guid;
 use kontor_boot::install;
@@ -53,9 +50,7 @@ pub(crate) fn to(name: &str, agreed: Option<&str>) -> anyhow::Result<()> {
 }
 
 fn carry_out(running: &Disk, disk: &Candidate) -> anyhow::Result<()> {
-    let mut id = [0; 16];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut id)).context("/dev/urandom")?;
-    let id = Guid(id);
+    let id = Guid(kontor_sys::random::octets().context("/dev/urandom")?);
     let mut report = Report::new();
     let result = install_to(running, disk, id, &mut report)
         .context("not installed")

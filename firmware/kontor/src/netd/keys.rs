@@ -5,10 +5,9 @@
 //! A tunnel that leaves the site file leaves its key: it may come back, with an earlier site file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::PathBuf;
 
+use kontor_sys::random;
 use kontor_wireguard::PrivateKey;
 
 use super::store::{Disk, Privacy};
@@ -46,9 +45,9 @@ impl Keys {
             self.in_hand.insert(tunnel.to_owned(), key.clone());
         }
         if self.stored.is_some() && !self.in_hand.contains_key(tunnel) {
-            let drawn =
-                draw().map_err(|error| format!("tunnel {tunnel} has no key: /dev/urandom: {error}"))?;
-            self.in_hand.insert(tunnel.to_owned(), drawn);
+            let drawn = random::octets()
+                .map_err(|error| format!("tunnel {tunnel} has no key: /dev/urandom: {error}"))?;
+            self.in_hand.insert(tunnel.to_owned(), PrivateKey::new(drawn));
             if self.damaged {
                 self.renewed.insert(tunnel.to_owned());
             }
@@ -119,12 +118,6 @@ impl Keys {
             stored.clone_from(&self.in_hand);
         }
     }
-}
-
-fn draw() -> io::Result<PrivateKey> {
-    let mut octets = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut octets)?;
-    Ok(PrivateKey::new(octets))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The daemon: looks, has fetched and has installed what the schedule says, and publishes how it goes.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -455,7 +454,5 @@ fn describe(choice: &Choice, running: &Running) -> String {
 
 /// Nothing depends on it but who asks when.
 fn random() -> u32 {
-    let mut bytes = [0; 4];
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    if read.is_err() { u32::MAX / 2 } else { u32::from_le_bytes(bytes) }
+    kontor_sys::random::octets().map_or(u32::MAX / 2, u32::from_le_bytes)
 }

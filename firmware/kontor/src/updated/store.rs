@@ -87,9 +87,7 @@ pub(super) fn seeded(journal: Journal) -> anyhow::Result<Journal> {
 
 /// Any number but 0.
 fn draw() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes).max(1))
+    Ok(u64::from_le_bytes(kontor_sys::random::octets()?).max(1))
 }
 
 /// Whether a release is on trial, in whichever slot: then only `trial` says what is good. Without `state` nobody knows.
