@@ -51,7 +51,8 @@ pub struct BoxOptions {
     /// RAM.
     pub memory_mib: u32,
     /// How many processors it has. With several, QEMU itself may end while an emulated machine restarts (the assertion
-    /// `iotlb_to_section`): they are for tests without restarts.
+    /// `iotlb_to_section`), and on a busy host one of them may lose its timer and stall the guest: they are for tests
+    /// that look for races.
     pub processors: u8,
     /// UEFI instead of BIOS.
     pub uefi: bool,

@@ -32,12 +32,8 @@ fn serves(world: &mut World, name: &str, consoles: &[&str]) -> Result<()> {
     let workspace = Workspace::locate();
     let product = Product::load(&workspace.product("branch"))?;
     let BoardFile { board, machine, .. } = BoardFile::load(&workspace.board(name), &product)?;
-    let options = BoxOptions {
-        processors: 2,
-        uefi: machine.firmware == BootFirmware::Uefi,
-        mimic: machine,
-        ..BoxOptions::default()
-    };
+    let options =
+        BoxOptions { uefi: machine.firmware == BootFirmware::Uefi, mimic: machine, ..BoxOptions::default() };
     // Every port of the board on a wire of its own.
     let ports = board.ports.len().min(4);
     let wires: Vec<_> =
