@@ -12,6 +12,8 @@ pub const BOARD: &str = "/run/kontor/board.toml";
 pub const BOARDS: &str = "/usr/share/kontor/board";
 /// [`crate::SiteStatus`]; written by `kontor site`.
 pub const SITE_STATUS: &str = "/run/kontor/site/status.json";
+/// There when the site in force was chosen with the disk; written by `kontor site`, for PID 1.
+pub const SITE_FROM_DISK: &str = "/run/kontor/site/from-disk";
 /// [`crate::StorageStatus`]; written by `kontor storage`.
 pub const STORAGE_STATUS: &str = "/run/kontor/storage/status.json";
 /// Device node of the disk storage has found; there from the moment it begins to bring it up.
@@ -112,6 +114,12 @@ impl Paths {
     #[must_use]
     pub fn site_status(&self) -> PathBuf {
         Self::under(&self.run, RUN, SITE_STATUS)
+    }
+
+    /// See [`SITE_FROM_DISK`].
+    #[must_use]
+    pub fn site_from_disk(&self) -> PathBuf {
+        Self::under(&self.run, RUN, SITE_FROM_DISK)
     }
 
     /// See [`STORAGE_STATUS`].

@@ -27,6 +27,8 @@ pub struct Spec {
     pub on_demand: bool,
     /// A daemon that may have nothing to do here: when it ends with code 0 it is done, until the configuration changes.
     pub optional: bool,
+    /// Not urgent: its first start waits for [`crate::Supervisor::admit_late`].
+    pub late: bool,
     /// Longest pause between two starts of one that fails again and again.
     pub longest_pause: Duration,
 }
@@ -95,7 +97,7 @@ pub enum Then {
 /// State of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Waits for the services it is ordered after.
+    /// Waits for the services it is ordered after, or for its turn if it is late.
     Waiting,
     /// A spawn has been asked for and not been answered.
     Launching,

@@ -84,6 +84,8 @@ pub struct Supervisor {
     services: Vec<Service>,
     outputs: VecDeque<Output>,
     health: Health,
+    /// Whether late services may start.
+    admits_late: bool,
     shutting_down: bool,
     all_stopped: bool,
 }
@@ -117,8 +119,14 @@ impl Supervisor {
                 backoff,
             });
         }
-        let health = Health::default();
-        Ok(Self { services, outputs: VecDeque::new(), health, shutting_down: false, all_stopped: false })
+        Ok(Self {
+            services,
+            outputs: VecDeque::new(),
+            health: Health::default(),
+            admits_late: false,
+            shutting_down: false,
+            all_stopped: false,
+        })
     }
 
     /// What to do next; call until it is empty after every input.
@@ -331,10 +339,20 @@ impl Supervisor {
             }
             State::Backoff { .. } | State::Done | State::Failed => {
                 service.backoff.reset();
-                self.launch(id);
+                if service.spec.late && !self.admits_late {
+                    service.state = State::Waiting;
+                } else {
+                    self.launch(id);
+                }
             }
             _ => {}
         }
+        self.settle(now);
+    }
+
+    /// What is urgent has been done: late services may start from now on.
+    pub fn admit_late(&mut self, now: Duration) {
+        self.admits_late = true;
         self.settle(now);
     }
 
@@ -351,7 +369,8 @@ impl Supervisor {
         }
         for id in 0..self.services.len() {
             let service = &self.services[id];
-            let free = service.after.iter().all(|before| self.services[*before].released);
+            let free = service.after.iter().all(|before| self.services[*before].released)
+                && (self.admits_late || !service.spec.late);
             if service.state == State::Waiting && free {
                 self.launch(id);
             }

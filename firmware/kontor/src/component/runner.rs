@@ -361,6 +361,7 @@ impl Runner {
 fn spec(service: &Service) -> Spec {
     let lasting = |name: &String| -> &'static str { name.clone().leak() };
     Spec {
+        late: false,
         name: lasting(&service.name),
         after: service.after.iter().map(lasting).collect(),
         kind: match service.kind {

@@ -28,7 +28,6 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 
 use crate::ctl::snapshot::Snapshot;
-use crate::init::office;
 use program::Program;
 use screen::{Kind, Screen};
 use session::{Action, Policy, Session};
@@ -43,8 +42,6 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let device = args.iter().position(|argument| argument == "--tty").and_then(|i| args.get(i + 1));
     let device = device.context("usage: kontor console --tty DEVICE, for example /dev/ttyS0")?;
     let paths = Paths::from_args(args);
-    // A screen drawn a moment later costs nobody anything.
-    office::wait(&paths);
     Console::open(device, paths)?.serve()
 }
 

@@ -255,8 +255,12 @@ impl Daemon {
         }
         let now = clock::now();
         let count = replay.records.len();
+        // What was granted before the disk came is not in it yet.
+        let goes_on = self.server.known() == 0 && self.store.go_on(&replay);
         self.server.adopt(now, replay.records);
-        self.store.rewrite(&self.server.records(now));
+        if !goes_on {
+            self.store.rewrite(&self.server.records(now));
+        }
         self.names.reset();
         self.connect_names();
         eprintln!("lease journal read: {count} addresses known");

@@ -26,6 +26,8 @@ const MAX_JOURNAL: u64 = 32 << 20;
 #[derive(Debug)]
 enum Job {
     Load,
+    /// Opens what is there, to append to it.
+    Open,
     /// Lets go of the journal when its directory is gone.
     Check,
     /// Writes this beside the journal.
@@ -99,6 +101,7 @@ impl Store {
         match self.run(Job::Load)? {
             Done::Loaded(Ok(Some(bytes))) => {
                 self.loaded = true;
+                (self.bytes, self.bytes_live) = (bytes.len(), bytes.len());
                 let replay = lease::replay(&bytes);
                 self.damage.clone_from(&replay.problems);
                 if let Some(kept) = self.keep_damaged(&replay, bytes) {
@@ -112,6 +115,18 @@ impl Store {
             }
             _ => None,
         }
+    }
+
+    /// Goes on behind what [`Self::load`] has read, which costs a boot no write; false when it has to be written anew.
+    pub(super) fn go_on(&mut self, replay: &Replay) -> bool {
+        let small = self.bytes <= REWRITE_BYTES;
+        let whole = replay.lines > 0 && replay.valid_len == self.bytes && !replay.wants_compaction();
+        let opened = small && whole && matches!(self.run(Job::Open), Some(Done::Written(Ok(()))));
+        if opened {
+            self.lines = replay.lines;
+            self.durable = true;
+        }
+        opened
     }
 
     /// A journal with damage is about to be written anew: what people may still read in it is kept.
@@ -218,6 +233,7 @@ fn work(path: &Path, jobs: &Receiver<Job>, done: &Sender<Done>) {
     for job in jobs {
         let answer = match job {
             Job::Load => Done::Loaded(read(path)),
+            Job::Open => Done::Written(open(path).map(|open| file = Some(open))),
             Job::Check => {
                 let there = has_directory(path);
                 file = file.filter(|_| there);
@@ -278,9 +294,12 @@ fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<Open> {
     if !has_directory(path) {
         return Err(io::Error::other("the state partition is not there"));
     }
-    let schema = Schema::of(path)?;
-    kontor_sys::file::write_durable(path, &schema.write(path, bytes))?;
-    Ok(Open { file: OpenOptions::new().append(true).open(path)?, schema })
+    kontor_sys::file::write_durable(path, &Schema::of(path)?.write(path, bytes))?;
+    open(path)
+}
+
+fn open(path: &Path) -> io::Result<Open> {
+    Ok(Open { file: OpenOptions::new().append(true).open(path)?, schema: Schema::of(path)? })
 }
 
 #[cfg(test)]

@@ -25,9 +25,9 @@ use super::control::Control;
 use super::groups::Groups;
 use super::hardware::{EARLY_TICK, Hardware, TICK};
 use super::logs::{Errors, Ring, wall_clock};
-use super::services::{CLOCK, COMPONENTS, INSTALL, LEAVE, MARK_GOOD, SITE, STORAGE, Service, TRIAL};
+use super::services::{CLOCK, COMPONENTS, INSTALL, LEAVE, MARK_GOOD, NETD, SITE, STORAGE, Service, TRIAL};
 use super::shutdown::{self, Action, Shutdown};
-use super::{kmsg, process};
+use super::{guarded, kmsg, office, process, stage2};
 use crate::{storage, updated};
 
 /// The last known time is kept this often; a box without a clock chip is at most this far behind.
@@ -57,8 +57,10 @@ pub(super) struct Runner {
     next_tick: Duration,
     last_turn: Duration,
     next_save: Option<Duration>,
-    /// Storage finished while `site` was still running: it runs once more.
+    /// Storage finished while `site` was still running: it runs once more, unless it knew the disk by then.
     site_again: bool,
+    /// When the supervisor began, until late services have been admitted.
+    office_awaited_since: Option<Duration>,
     /// A boot on trial has not found its disk yet: without it nobody judges the release.
     awaits_disk: bool,
 }
@@ -118,6 +120,7 @@ impl Runner {
             last_turn: now(),
             next_save: None,
             site_again: false,
+            office_awaited_since: Some(now()),
             awaits_disk: storage::boots_on_trial(),
         })
     }
@@ -159,6 +162,13 @@ impl Runner {
             self.hardware.tick(self.supervisor.health().feeds_watchdog(now));
             self.stop_runaways(now);
         }
+        if self.late_at().is_some_and(|at| now >= at) {
+            self.office_awaited_since = None;
+            for problem in guarded(stage2::complete).unwrap_or_default() {
+                self.report(&problem);
+            }
+            self.supervisor.admit_late(now);
+        }
         if self.next_save.is_some_and(|at| now >= at) {
             self.next_save = Some(now + SAVE_CLOCK_EVERY);
             self.run_again(now, CLOCK);
@@ -178,6 +188,15 @@ impl Runner {
         }
     }
 
+    /// When late services are admitted: a moment after the LAN is configured, or when the office has been waited for long enough.
+    fn late_at(&self) -> Option<Duration> {
+        let limit = self.office_awaited_since? + office::LIMIT;
+        match self.supervisor.find(NETD).map(|netd| self.supervisor.state(netd)) {
+            Some(State::Running { since, .. }) => Some(limit.min(since + office::GRACE)),
+            _ => Some(limit),
+        }
+    }
+
     fn stop_runaways(&mut self, now: Duration) {
         for (id, reason) in self.groups.runaways() {
             self.supervisor.condemn(now, id, &reason);
@@ -188,7 +207,8 @@ impl Runner {
     }
 
     fn wait(&self) {
-        let deadlines = [self.supervisor.poll_timeout(), self.next_save, Some(self.next_tick)];
+        let deadlines =
+            [self.supervisor.poll_timeout(), self.late_at(), self.next_save, Some(self.next_tick)];
         let control = self.control.as_ref().and_then(Control::poll_timeout);
         let shutdown = self.shutdown.as_ref().map(Shutdown::poll_timeout);
         let next = deadlines.into_iter().chain([control, shutdown]).flatten().min().unwrap_or(TICK);
@@ -336,7 +356,9 @@ impl Runner {
             TRIAL if Path::new(updated::ON_TRIAL).exists() => {
                 self.begin_shutdown(now, Action::Reboot, "the trial of a release failed", Leave::Spent)
             }
-            SITE if std::mem::take(&mut self.site_again) => self.run_again(now, SITE),
+            SITE if std::mem::take(&mut self.site_again) && !Path::new(paths::SITE_FROM_DISK).exists() => {
+                self.run_again(now, SITE)
+            }
             SITE => self.supervisor.reload(),
             LEAVE if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
                 self.stop_services(now)

@@ -12,6 +12,8 @@ use kontor_sys::spawn::Identity;
 pub(super) const STORAGE: &str = "storage";
 /// The one-shot that chooses and validates the site file.
 pub(super) const SITE: &str = "site";
+/// The daemon whose readiness says that the LAN is configured.
+pub(super) const NETD: &str = "netd";
 /// The one-shot that mounts what components need.
 pub(super) const COMPONENTS: &str = "components";
 /// The one-shot that installs a box which runs from a stick, where the stick's seed orders it.
@@ -90,20 +92,19 @@ pub(super) fn all(consoles: &[String], shipped: &[Shipped], memory_mib: u32) -> 
 
 fn base_services(consoles: &[String], memory_mib: u32) -> Vec<Service> {
     let mut services = vec![
-        modules(),
         storage(),
+        modules(),
         essential(root(SITE, &[], Kind::OneShot, 64)),
-        essential(daemon("netd", &["modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
+        essential(daemon(NETD, &["modules"], 201, &[NetAdmin, NetRaw, NetBindService], 96)),
         essential(daemon("dnsd", &[], 203, &[NetBindService], 256)),
         essential(daemon("dhcpd", &[], 202, &[NetRaw, NetBindService], 96)),
-        // The first leases before the clock.
-        daemon("timed", &[SITE, "netd", "dhcpd"], 204, &[SysTime, NetBindService], 64),
-        disk_watch(),
-        components(),
-        install(),
-        updated(),
+        late(daemon("timed", &[SITE, NETD, "dhcpd"], 204, &[SysTime, NetBindService], 64)),
+        late(disk_watch()),
+        late(components()),
+        late(install()),
+        late(updated()),
         on_demand(MARK_GOOD, &["storage", "mark-good"]),
-        trial(),
+        late(trial()),
         on_demand(CLOCK, &["storage", "save-clock"]),
         on_demand(LEAVE, &["storage", "leave"]),
     ];
@@ -128,6 +129,7 @@ fn base(name: &'static str, after: &[&'static str], kind: Kind, memory_mib: u32)
         reloads: false,
         on_demand: false,
         optional: false,
+        late: false,
         longest_pause: LONGEST_PAUSE,
     };
     Service {
@@ -202,7 +204,7 @@ fn install() -> Service {
 /// Root, for it writes slots; its children that speak with servers are not. Its own memory is small; a child that decompresses needs
 /// 8 MiB of window.
 fn updated() -> Service {
-    let mut service = root("updated", &[SITE, "netd"], NOTIFY, 128);
+    let mut service = root("updated", &[SITE, NETD], NOTIFY, 128);
     service.spec.watchdog = Some(WATCHDOG);
     service.spec.reloads = true;
     service
@@ -249,6 +251,12 @@ fn essential(mut service: Service) -> Service {
     service
 }
 
+/// The first leases come first: of the processors of a small box each of these takes them some milliseconds.
+fn late(mut service: Service) -> Service {
+    service.spec.late = true;
+    service
+}
+
 fn on_demand(name: &'static str, args: &[&str]) -> Service {
     let mut service = base(name, &[], Kind::OneShot, 64);
     service.args = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -268,8 +276,7 @@ fn console(device: &str) -> Option<Service> {
         "hvc0" => "console-hvc0",
         _ => return None,
     };
-    // Drivers of network cards and disks first: they take the least of a second.
-    let mut service = base(name, &["modules"], NOTIFY, 128);
+    let mut service = late(base(name, &["modules"], NOTIFY, 128));
     service.args = vec!["console".to_owned(), "--tty".to_owned(), format!("/dev/{device}")];
     service.spec.watchdog = Some(WATCHDOG);
     service.spec.reloads = true;

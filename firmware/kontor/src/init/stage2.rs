@@ -26,50 +26,66 @@ pub(super) struct Release {
     pub(super) built_at: Duration,
 }
 
-/// Brings the machine to where services can run; returns the problems for the error list.
+/// What was tried in vain, for the error list.
+#[derive(Debug, Default)]
+struct Attempts(Vec<String>);
+
+impl Attempts {
+    fn attempt(&mut self, what: &str, result: io::Result<()>) {
+        self.0.extend(result.err().map(|error| format!("{what}: {error}")));
+    }
+}
+
+/// Brings the machine to where the services can run that bring up the office; returns the problems for the error list.
 pub(super) fn prepare() -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut attempt = |what: &str, result: io::Result<()>| {
-        if let Err(error) = result {
-            problems.push(format!("{what}: {error}"));
-        }
-    };
+    let mut steps = Attempts::default();
+    // Bounded like those of [`complete`].
+    steps.attempt("cannot mount /run", mount_tmpfs("/run", "mode=0755,size=8%,nr_inodes=4k"));
+    steps.attempt(paths::RUN, fs::create_dir_all(paths::RUN));
+    // Otherwise each process that enters its group waits for all processors to have passed through the scheduler.
+    let groups = mount_new("cgroup2", kontor_sys::cgroup::ROOT, Some("favordynmods"));
+    steps.attempt("cannot mount control groups", groups);
+    steps.attempt("cannot prepare control groups", kontor_sys::cgroup::prepare(memory_mib() / 8 * 7));
+    // The box's own programs ask its DNS service there, and components speak with each other.
+    steps.attempt("cannot set the loopback up", kontor_sys::interface::loopback_up());
+    // What services log early must not be lost to the kernel's rate limit.
+    steps.attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
+    // A kernel that has lost its way is started again (and GRUB counts the try), not trusted any further.
+    steps.attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
+    steps.attempt("cannot set kernel.panic_on_oops", fs::write("/proc/sys/kernel/panic_on_oops", "1"));
+    // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.
+    steps.attempt("cannot take Ctrl-Alt-Del", nix::sys::reboot::set_cad_enabled(false).map_err(Into::into));
+    steps.attempt("cannot open /dev/null", use_null_streams());
+    steps.0
+}
+
+/// The rest, which nobody needs before the late services: of a small box's processors it takes a tenth of the time to the
+/// first lease.
+pub(super) fn complete() -> Vec<String> {
+    let mut steps = Attempts::default();
     // Bounded, in bytes and in files: whoever fills one of them, or all, leaves the box most of its memory.
     for (target, options) in [
-        ("/run", "mode=0755,size=8%,nr_inodes=4k"),
         ("/tmp", "mode=1777,size=8%,nr_inodes=4k"),
         ("/var", "mode=0755,size=4%,nr_inodes=4k"),
         ("/dev/shm", "mode=1777,size=4%,nr_inodes=1k"),
     ] {
-        attempt(&format!("cannot mount {target}"), mount_tmpfs(target, options));
+        steps.attempt(&format!("cannot mount {target}"), mount_tmpfs(target, options));
     }
-    attempt("cannot mount /dev/pts", mount_new("devpts", "/dev/pts", Some("mode=0620,ptmxmode=0666")));
-    attempt("cannot mount control groups", mount_new("cgroup2", kontor_sys::cgroup::ROOT, None));
-    attempt("cannot prepare control groups", kontor_sys::cgroup::prepare(memory_mib() / 8 * 7));
-    attempt("cannot limit the root shell", limit_shell());
-    // The box's own programs ask its DNS service there, and components speak with each other.
-    attempt("cannot set the loopback up", kontor_sys::interface::loopback_up());
-    for directory in ["/var/lib", "/var/log", "/var/cache", "/var/tmp", paths::RUN] {
-        attempt(directory, fs::create_dir_all(directory));
+    steps.attempt("cannot mount /dev/pts", mount_new("devpts", "/dev/pts", Some("mode=0620,ptmxmode=0666")));
+    steps.attempt("cannot limit the root shell", limit_shell());
+    for directory in ["/var/lib", "/var/log", "/var/cache", "/var/tmp"] {
+        steps.attempt(directory, fs::create_dir_all(directory));
     }
-    attempt("/var/run", std::os::unix::fs::symlink("/run", "/var/run"));
-    attempt("/var/tmp", fs::set_permissions("/var/tmp", fs::Permissions::from_mode(0o1777)));
-    // What services log early must not be lost to the kernel's rate limit.
-    attempt("cannot set kernel.printk_devkmsg", fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
+    steps.attempt("/var/run", std::os::unix::fs::symlink("/run", "/var/run"));
+    steps.attempt("/var/tmp", fs::set_permissions("/var/tmp", fs::Permissions::from_mode(0o1777)));
     // A break on the serial line, or a cat on the keyboard, must not reboot the office.
-    attempt("cannot set kernel.sysrq", fs::write("/proc/sys/kernel/sysrq", "0"));
-    attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
-    // A kernel that has lost its way is started again (and GRUB counts the try), not trusted any further;
-    // want of memory is no such thing: it costs one service, which comes back.
-    attempt("cannot set kernel.panic_on_oops", fs::write("/proc/sys/kernel/panic_on_oops", "1"));
-    attempt("cannot set vm.panic_on_oom", fs::write("/proc/sys/vm/panic_on_oom", "0"));
+    steps.attempt("cannot set kernel.sysrq", fs::write("/proc/sys/kernel/sysrq", "0"));
+    // Want of memory costs one service, which comes back.
+    steps.attempt("cannot set vm.panic_on_oom", fs::write("/proc/sys/vm/panic_on_oom", "0"));
     // Nobody on the box needs one, and in there a process has every capability.
-    attempt("cannot forbid user name spaces", fs::write("/proc/sys/user/max_user_namespaces", "0"));
-    attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
-    // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.
-    attempt("cannot take Ctrl-Alt-Del", nix::sys::reboot::set_cad_enabled(false).map_err(Into::into));
-    attempt("cannot open /dev/null", use_null_streams());
-    problems
+    steps.attempt("cannot forbid user name spaces", fs::write("/proc/sys/user/max_user_namespaces", "0"));
+    steps.attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
+    steps.0
 }
 
 /// The kernel asks for modules by running this program (see `modules::request`): before the first driver is inserted.

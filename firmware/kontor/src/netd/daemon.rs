@@ -63,7 +63,8 @@ pub(crate) struct Daemon {
     retry: Retry,
     published: Option<NetStatus>,
     ready: bool,
-    started_at: Instant,
+    /// Since when the LAN could be configured, as far as the site goes.
+    waits_since: Instant,
 }
 
 /// What is wrong, by where it came from; each is replaced as a whole.
@@ -120,7 +121,7 @@ impl Daemon {
             retry: Retry::default(),
             published: None,
             ready: false,
-            started_at: Instant::now(),
+            waits_since: Instant::now(),
             places,
         };
         daemon.store.sync();
@@ -141,6 +142,9 @@ impl Daemon {
     /// Reads the site file (again) and follows it; what it does not change stays untouched.
     pub(crate) async fn reload(&mut self) {
         self.attach_disk();
+        if !self.has_site() {
+            self.waits_since = Instant::now();
+        }
         self.faults.site = None;
         self.retry = Retry::default();
         match read_site(&self.places.paths.site(), &self.board) {
@@ -449,7 +453,7 @@ impl Daemon {
 
     /// READY once the office can be served, or once waiting for its hardware makes no sense any more.
     fn report_ready(&mut self, lan_configured: bool) {
-        let waited = self.has_site() && self.started_at.elapsed() >= HARDWARE_WAIT;
+        let waited = self.has_site() && self.waits_since.elapsed() >= HARDWARE_WAIT;
         if !self.ready && (lan_configured || waited) {
             self.ready = true;
             self.notifier.ready();

@@ -58,18 +58,19 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         proc_sys: flag("--proc-sys", "/proc/sys"),
         components: flag("--components", SHIPPED_DIRECTORY),
     };
-    // Nothing is handled yet: SIGTERM ends us.
-    site::wait(&places.paths, &mut Signals::new(&[])?, &Notifier::from_environment())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(places))
 }
 
 async fn serve(places: Places) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     // Subscribed before the first look, so that no change falls between the two.
     let mut events = Events::subscribe().context("subscribing to link changes")?;
+    let paths = places.paths.clone();
     let mut daemon = Daemon::new(places).context("opening the routing socket")?;
+    // All of this is done by the time the site is chosen. Nothing is handled yet: SIGTERM ends us.
+    site::wait(&paths, &mut Signals::new(&[])?, &Notifier::from_environment())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut tick = tokio::time::interval(TICK);
     daemon.reload().await;
     loop {

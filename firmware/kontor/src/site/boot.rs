@@ -40,6 +40,7 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     wait_for_storage(paths)?;
     let _lock = in_force::lock(paths)?;
     let durable = store::is_durable(paths);
+    in_force::note_disk(paths, durable);
     if durable {
         store_pending(paths, board);
     }

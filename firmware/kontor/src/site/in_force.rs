@@ -72,6 +72,17 @@ pub(super) fn clear_error(paths: &Paths) -> io::Result<SiteStatus> {
     Ok(status)
 }
 
+/// Notes whether the choice that follows knows the disk, for PID 1; a note that cannot be changed costs one more choice at most.
+pub(super) fn note_disk(paths: &Paths, is_there: bool) {
+    let note = paths.site_from_disk();
+    let noted = if is_there { File::create(&note).map(drop) } else { fs::remove_file(&note) };
+    if let Err(error) = noted
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        eprintln!("{}: {error}", note.display());
+    }
+}
+
 fn write_status(paths: &Paths, status: &SiteStatus) -> io::Result<()> {
     let json = serde_json::to_vec_pretty(status).map_err(io::Error::other)?;
     write_atomic_in_new_directory(&paths.site_status(), &json)

@@ -312,6 +312,19 @@ fn a_running_office_never_falls_back_to_the_built_in_site() {
 }
 
 #[test]
+fn a_choice_without_the_disk_is_made_again() {
+    let machine = Machine::new(false);
+    machine.boot();
+    assert!(!machine.paths.site_from_disk().exists());
+    machine.storage(true);
+    machine.boot();
+    assert!(machine.paths.site_from_disk().exists());
+    machine.storage(false);
+    machine.boot();
+    assert!(!machine.paths.site_from_disk().exists());
+}
+
+#[test]
 fn of_earlier_files_the_one_of_the_seed_is_found_again() {
     let machine = Machine::new(true);
     machine.load(&site_of("Huber")).unwrap();

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use kontor_boot::install::Order;
 use kontor_boot::{BootState, Guid, PartitionKind, Slot};
 use kontor_status::StorageStatus;
-use kontor_status::paths::{self, Paths};
+use kontor_status::paths;
 use kontor_sys::file::write_atomic;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -32,7 +32,6 @@ pub(crate) mod stick;
 pub(crate) mod table;
 mod watch;
 
-use crate::init::office;
 use crate::install;
 use crate::updated;
 pub(crate) use bootstate::BootStateFile;
@@ -162,11 +161,9 @@ fn stand_by(disk: &Disk, order: Order, status: &mut StorageStatus) {
     }
 }
 
-/// What the gateway does not need: `system` and `data`, once the office is served. A process of its own, so that nobody
+/// What the gateway does not need: `system` and `data`. A process of its own, so that nobody
 /// waits for it, and `disk` watches meanwhile.
 fn components() -> anyhow::Result<()> {
-    office::wait(&Paths::default());
-    std::thread::sleep(office::GRACE);
     let Ok(disk) = chosen_disk() else {
         eprintln!("no disk: components have nowhere to be");
         return Ok(());

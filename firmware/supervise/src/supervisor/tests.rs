@@ -19,6 +19,7 @@ fn spec(name: &'static str, after: &[&'static str], kind: Kind) -> Spec {
         reloads: true,
         on_demand: false,
         optional: false,
+        late: false,
         longest_pause: crate::LONGEST_PAUSE,
     }
 }
@@ -66,6 +67,27 @@ fn services_start_in_order_of_readiness() {
     supervisor.spawned(S, 1, 11);
     expect(&mut supervisor, &[]);
     supervisor.handle_message(2 * S, 1, Message::Ready);
+    expect(&mut supervisor, &[Output::Spawn(2)]);
+}
+
+#[test]
+fn late_services_wait_for_their_turn_whoever_asks_for_them() {
+    let late = |name| Spec { essential: false, late: true, ..spec(name, &["net"], Kind::OneShot) };
+    let asked = Spec { on_demand: true, ..late("asked") };
+    let mut supervisor = Supervisor::new(vec![spec("net", &[], NOTIFY), late("log"), asked], 1).unwrap();
+    supervisor.handle_timeout(Duration::ZERO);
+    expect(&mut supervisor, &[Output::Spawn(0)]);
+    supervisor.spawned(Duration::ZERO, 0, 10);
+    supervisor.handle_message(S, 0, Message::Ready);
+    supervisor.restart(S, 2);
+    expect(&mut supervisor, &[]);
+    assert_eq!([supervisor.state(1), supervisor.state(2)], [State::Waiting; 2]);
+    supervisor.admit_late(2 * S);
+    expect(&mut supervisor, &[Output::Spawn(1), Output::Spawn(2)]);
+    supervisor.spawned(2 * S, 2, 12);
+    supervisor.handle_exit(3 * S, 12, Exit::Code(0));
+    outputs(&mut supervisor);
+    supervisor.restart(4 * S, 2);
     expect(&mut supervisor, &[Output::Spawn(2)]);
 }
 

@@ -36,6 +36,30 @@ fn journal_waits_for_its_directory_and_survives_restarts() {
 }
 
 #[test]
+fn a_whole_journal_is_gone_on_with_and_any_other_written_anew() {
+    let good = record(1).to_line();
+    for (content, goes_on) in [
+        (good.clone(), true),
+        (String::new(), false),
+        (format!("{good}{}", &good[..30]), false),
+        (format!("{good}garbage\n"), false),
+        (format!("garbage\n{good}"), false),
+        (good.repeat(1001), false),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("leases.journal");
+        std::fs::write(&path, &content).unwrap();
+        let mut store = Store::start(path.clone()).unwrap();
+        let replay = store.load().unwrap();
+        assert_eq!((store.go_on(&replay), store.durable()), (goes_on, goes_on), "{content:?}");
+        store.append(&[record(2)]);
+        let after = std::fs::read_to_string(&path).unwrap();
+        let expected = if goes_on { format!("{content}{}", record(2).to_line()) } else { content };
+        assert_eq!(after, expected);
+    }
+}
+
+#[test]
 fn failed_write_is_told_and_made_good() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("dhcpd");
