@@ -12,7 +12,8 @@ pub const BOARD: &str = "/run/kontor/board.toml";
 pub const BOARDS: &str = "/usr/share/kontor/board";
 /// [`crate::SiteStatus`]; written by `kontor site`.
 pub const SITE_STATUS: &str = "/run/kontor/site/status.json";
-/// There when the site in force was chosen with the disk; written by `kontor site`, for PID 1.
+/// There when the last choice of the site at boot was made with the disk that is there; written by `kontor site`, taken away by
+/// `kontor storage`, read by PID 1.
 pub const SITE_FROM_DISK: &str = "/run/kontor/site/from-disk";
 /// [`crate::StorageStatus`]; written by `kontor storage`.
 pub const STORAGE_STATUS: &str = "/run/kontor/storage/status.json";

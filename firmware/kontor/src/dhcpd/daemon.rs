@@ -24,6 +24,8 @@ use super::settings::{Settings, surroundings};
 use super::status::StatusFile;
 use super::store::Store;
 
+/// A journal that was gone on with is written anew so much later: whether that works is known before anybody relies on it.
+const REWRITE_DELAY: Duration = Duration::from_secs(3);
 /// How often interfaces, disk, dnsd and the clock are looked at; also the watchdog's beat (limit 5 s).
 const TICK: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ pub(super) struct Daemon {
     status: StatusFile,
     jumps: JumpDetector,
     next_tick: Instant,
+    /// When the journal is to be written anew, whatever is in it.
+    rewrite_at: Option<Instant>,
     /// The site's newest mistake, told once.
     site_problem: Option<String>,
     stopping: bool,
@@ -67,6 +71,7 @@ impl Daemon {
             status: StatusFile::new(status),
             jumps: JumpDetector::new(clock::now()),
             next_tick: clock::now().at,
+            rewrite_at: None,
             site_problem: None,
             stopping: false,
             paths,
@@ -185,7 +190,9 @@ impl Daemon {
         self.store.check();
         let jumped = self.jumps.jumped(now);
         // After a jump the times written down mean nothing any more: write them by the new clock.
-        if self.store.wants_rewrite(self.server.known()) || (jumped && self.store.durable()) {
+        let due = self.rewrite_at.is_some_and(|at| now.at >= at) || jumped;
+        if self.store.wants_rewrite(self.server.known()) || (due && self.store.durable()) {
+            self.rewrite_at = None;
             self.store.rewrite(&self.server.records(now));
         }
         self.connect_names();
@@ -258,7 +265,9 @@ impl Daemon {
         // What was granted before the disk came is not in it yet.
         let goes_on = self.server.known() == 0 && self.store.go_on(&replay);
         self.server.adopt(now, replay.records);
-        if !goes_on {
+        if goes_on {
+            self.rewrite_at = Some(now.at + REWRITE_DELAY);
+        } else {
             self.store.rewrite(&self.server.records(now));
         }
         self.names.reset();

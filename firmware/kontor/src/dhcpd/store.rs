@@ -117,7 +117,8 @@ impl Store {
         }
     }
 
-    /// Goes on behind what [`Self::load`] has read, which costs a boot no write; false when it has to be written anew.
+    /// Goes on behind what [`Self::load`] has read, which spares the first leases a write; false when it has to be written
+    /// anew at once.
     pub(super) fn go_on(&mut self, replay: &Replay) -> bool {
         let small = self.bytes <= REWRITE_BYTES;
         let whole = replay.lines > 0 && replay.valid_len == self.bytes && !replay.wants_compaction();
@@ -125,6 +126,7 @@ impl Store {
         if opened {
             self.lines = replay.lines;
             self.durable = true;
+            self.problem = None;
         }
         opened
     }

@@ -1,4 +1,4 @@
-//! The office first: what it does not need waits until it is served, which has the processors for itself.
+//! The office first: until it is served, what it does not need leaves it the processors.
 
 use std::time::Duration;
 

@@ -190,7 +190,7 @@ impl Runner {
 
     /// When late services are admitted: a moment after the LAN is configured, or when the office has been waited for long enough.
     fn late_at(&self) -> Option<Duration> {
-        let limit = self.office_awaited_since? + office::LIMIT;
+        let limit = self.office_awaited_since.filter(|_| self.shutdown.is_none())? + office::LIMIT;
         match self.supervisor.find(NETD).map(|netd| self.supervisor.state(netd)) {
             Some(State::Running { since, .. }) => Some(limit.min(since + office::GRACE)),
             _ => Some(limit),
@@ -340,7 +340,7 @@ impl Runner {
                 self.next_save = Some(now + SAVE_CLOCK_EVERY);
                 let site = self.supervisor.find(SITE).map(|site| self.supervisor.state(site));
                 self.site_again = !matches!(site, Some(State::Done | State::Failed));
-                if !self.site_again {
+                if !self.site_again && !site_knows_disk() {
                     self.run_again(now, SITE);
                 }
                 // A stick that is to be installed is nobody's place to keep things.
@@ -356,9 +356,7 @@ impl Runner {
             TRIAL if Path::new(updated::ON_TRIAL).exists() => {
                 self.begin_shutdown(now, Action::Reboot, "the trial of a release failed", Leave::Spent)
             }
-            SITE if std::mem::take(&mut self.site_again) && !Path::new(paths::SITE_FROM_DISK).exists() => {
-                self.run_again(now, SITE)
-            }
+            SITE if std::mem::take(&mut self.site_again) && !site_knows_disk() => self.run_again(now, SITE),
             SITE => self.supervisor.reload(),
             LEAVE if self.shutdown.is_some_and(|shutdown| shutdown.stop_at.is_some()) => {
                 self.stop_services(now)
@@ -467,6 +465,11 @@ impl Runner {
             errors: self.errors.all(),
         }
     }
+}
+
+/// Whether the last choice of the site was made with the disk that storage has brought up.
+fn site_knows_disk() -> bool {
+    Path::new(paths::SITE_FROM_DISK).exists()
 }
 
 /// A child that has ended, reaped, and how; nothing when none has.

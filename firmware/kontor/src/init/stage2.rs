@@ -42,7 +42,8 @@ pub(super) fn prepare() -> Vec<String> {
     // Bounded like those of [`complete`].
     steps.attempt("cannot mount /run", mount_tmpfs("/run", "mode=0755,size=8%,nr_inodes=4k"));
     steps.attempt(paths::RUN, fs::create_dir_all(paths::RUN));
-    // Otherwise each process that enters its group waits for all processors to have passed through the scheduler.
+    // Otherwise each process that enters its group waits until all processors have passed through the scheduler; the price
+    // is an atomic operation at each start and end of a process.
     let groups = mount_new("cgroup2", kontor_sys::cgroup::ROOT, Some("favordynmods"));
     steps.attempt("cannot mount control groups", groups);
     steps.attempt("cannot prepare control groups", kontor_sys::cgroup::prepare(memory_mib() / 8 * 7));
@@ -53,14 +54,17 @@ pub(super) fn prepare() -> Vec<String> {
     // A kernel that has lost its way is started again (and GRUB counts the try), not trusted any further.
     steps.attempt("cannot set kernel.panic", fs::write("/proc/sys/kernel/panic", "10"));
     steps.attempt("cannot set kernel.panic_on_oops", fs::write("/proc/sys/kernel/panic_on_oops", "1"));
+    // A break on the serial line, or a cat on the keyboard, must not reboot the office.
+    steps.attempt("cannot set kernel.sysrq", fs::write("/proc/sys/kernel/sysrq", "0"));
+    // Nobody on the box needs one, and in there a process has every capability.
+    steps.attempt("cannot forbid user name spaces", fs::write("/proc/sys/user/max_user_namespaces", "0"));
     // Ctrl-Alt-Del becomes a signal to PID 1 instead of an instant reboot.
     steps.attempt("cannot take Ctrl-Alt-Del", nix::sys::reboot::set_cad_enabled(false).map_err(Into::into));
     steps.attempt("cannot open /dev/null", use_null_streams());
     steps.0
 }
 
-/// The rest, which nobody needs before the late services: of a small box's processors it takes a tenth of the time to the
-/// first lease.
+/// The rest, which nobody needs before the late services.
 pub(super) fn complete() -> Vec<String> {
     let mut steps = Attempts::default();
     // Bounded, in bytes and in files: whoever fills one of them, or all, leaves the box most of its memory.
@@ -78,12 +82,8 @@ pub(super) fn complete() -> Vec<String> {
     }
     steps.attempt("/var/run", std::os::unix::fs::symlink("/run", "/var/run"));
     steps.attempt("/var/tmp", fs::set_permissions("/var/tmp", fs::Permissions::from_mode(0o1777)));
-    // A break on the serial line, or a cat on the keyboard, must not reboot the office.
-    steps.attempt("cannot set kernel.sysrq", fs::write("/proc/sys/kernel/sysrq", "0"));
     // Want of memory costs one service, which comes back.
     steps.attempt("cannot set vm.panic_on_oom", fs::write("/proc/sys/vm/panic_on_oom", "0"));
-    // Nobody on the box needs one, and in there a process has every capability.
-    steps.attempt("cannot forbid user name spaces", fs::write("/proc/sys/user/max_user_namespaces", "0"));
     steps.attempt("cannot set the host name", nix::unistd::sethostname("kontor").map_err(Into::into));
     steps.0
 }

@@ -101,6 +101,7 @@ impl Retry {
 }
 
 impl Daemon {
+    /// Nothing is read from the disk yet: storage may be about to put its files in order.
     pub(crate) fn new(places: Places) -> std::io::Result<Self> {
         let (board, fault) = read_board(&places.paths.board);
         let mut daemon = Self {
@@ -124,7 +125,6 @@ impl Daemon {
             waits_since: Instant::now(),
             places,
         };
-        daemon.store.sync();
         daemon.refuse_router_advertisements();
         Ok(daemon)
     }

@@ -40,7 +40,7 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     wait_for_storage(paths)?;
     let _lock = in_force::lock(paths)?;
     let durable = store::is_durable(paths);
-    in_force::note_disk(paths, durable);
+    in_force::note_disk(paths, false)?;
     if durable {
         store_pending(paths, board);
     }
@@ -69,6 +69,7 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
             eprintln!("the last good site cannot be stored: {error}");
         }
     }
+    in_force::note_disk(paths, durable)?;
     Ok(status)
 }
 

@@ -72,15 +72,11 @@ pub(super) fn clear_error(paths: &Paths) -> io::Result<SiteStatus> {
     Ok(status)
 }
 
-/// Notes whether the choice that follows knows the disk, for PID 1; a note that cannot be changed costs one more choice at most.
-pub(super) fn note_disk(paths: &Paths, is_there: bool) {
+/// Notes for PID 1 whether the choice of this boot was made with the disk.
+pub(super) fn note_disk(paths: &Paths, is_there: bool) -> io::Result<()> {
     let note = paths.site_from_disk();
     let noted = if is_there { File::create(&note).map(drop) } else { fs::remove_file(&note) };
-    if let Err(error) = noted
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        eprintln!("{}: {error}", note.display());
-    }
+    noted.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn write_status(paths: &Paths, status: &SiteStatus) -> io::Result<()> {

@@ -69,6 +69,7 @@ const LATE_PATIENCE: Duration = Duration::from_secs(60);
 const PROVING_S: u64 = 300;
 
 fn boot() -> anyhow::Result<()> {
+    forget_choice();
     let slot = booted_slot().map(|slot| slot.letter().to_owned());
     let mut status = StorageStatus::default();
     status.slot.booted.clone_from(&slot);
@@ -90,6 +91,15 @@ fn boot() -> anyhow::Result<()> {
         eprintln!("error: {problem}");
     }
     publish(&status)
+}
+
+/// What the site was chosen from before is not what is there now: PID 1 has it chosen again.
+fn forget_choice() {
+    if let Err(error) = fs::remove_file(paths::SITE_FROM_DISK)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        eprintln!("{}: {error}", paths::SITE_FROM_DISK);
+    }
 }
 
 fn publish(status: &StorageStatus) -> anyhow::Result<()> {
@@ -137,6 +147,7 @@ fn bring_up(disk: &Disk, status: &mut StorageStatus) {
     if let Err(error) = seeded {
         status.problems.push(format!("seed: {error:#}"));
     }
+    forget_choice();
     // The office's site can be chosen now; what follows concerns nobody in the office.
     if let Err(error) = publish(status) {
         status.problems.push(format!("{error:#}"));

@@ -50,8 +50,10 @@ fn a_whole_journal_is_gone_on_with_and_any_other_written_anew() {
         let path = root.path().join("leases.journal");
         std::fs::write(&path, &content).unwrap();
         let mut store = Store::start(path.clone()).unwrap();
+        store.fail("the disk with the lease journal does not answer".into());
         let replay = store.load().unwrap();
         assert_eq!((store.go_on(&replay), store.durable()), (goes_on, goes_on), "{content:?}");
+        assert_eq!(store.problem.is_none(), goes_on);
         store.append(&[record(2)]);
         let after = std::fs::read_to_string(&path).unwrap();
         let expected = if goes_on { format!("{content}{}", record(2).to_line()) } else { content };
