@@ -67,6 +67,15 @@ pub fn write_reserved(path: &Path, content: &[u8], room: usize) -> io::Result<()
     File::open(parent(path)?)?.sync_all()
 }
 
+/// Removes a file; one that is not there is none to remove.
+///
+/// # Errors
+/// Any other I/O error.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
 /// Removes a file so that a power cut does not bring it back; one that is not there is no error.
 ///
 /// # Errors

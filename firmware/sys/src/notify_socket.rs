@@ -21,11 +21,7 @@ impl NotifySocket {
     /// # Errors
     /// The kernel's.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if let Err(error) = fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
+        crate::file::remove(path)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         setsockopt(&fd, PassCred, &true)?;

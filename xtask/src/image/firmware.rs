@@ -76,7 +76,7 @@ fn changes_the_program(variable: &str) -> bool {
 }
 
 fn flags(workspace: &Workspace) -> Result<Vec<String>> {
-    // Every start of it works through its relocations: packed they are a fiftieth of the size (ELF gABI, SHT_RELR).
+    // Every start of it works through its relocations: packed they are a hundredth of the size (ELF gABI, SHT_RELR).
     let mut flags = ["-Ctarget-feature=+crt-static", "-Clink-arg=-Wl,-z,pack-relative-relocs"]
         .map(str::to_owned)
         .to_vec();

@@ -361,7 +361,6 @@ impl Runner {
 fn spec(service: &Service) -> Spec {
     let lasting = |name: &String| -> &'static str { name.clone().leak() };
     Spec {
-        late: false,
         name: lasting(&service.name),
         after: service.after.iter().map(lasting).collect(),
         kind: match service.kind {
@@ -378,6 +377,7 @@ fn spec(service: &Service) -> Spec {
         reloads: false,
         on_demand: false,
         optional: false,
+        late: false,
         longest_pause: LONGEST_PAUSE,
     }
 }

@@ -41,10 +41,7 @@ pub(crate) struct NamesSocket {
 impl NamesSocket {
     /// Listens at `path`; a socket left behind there by an earlier run is replaced.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        kontor_sys::file::remove(path)?;
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         // Who may speak is decided by the peer's user id, see `is_allowed`.

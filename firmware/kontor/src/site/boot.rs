@@ -40,7 +40,7 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
     wait_for_storage(paths)?;
     let _lock = in_force::lock(paths)?;
     let durable = store::is_durable(paths);
-    in_force::note_disk(paths, false)?;
+    kontor_sys::file::remove(&paths.site_from_disk())?;
     if durable {
         store_pending(paths, board);
     }
@@ -69,7 +69,10 @@ pub(super) fn boot(paths: &Paths, board: &Board) -> anyhow::Result<SiteStatus> {
             eprintln!("the last good site cannot be stored: {error}");
         }
     }
-    in_force::note_disk(paths, durable)?;
+    if durable {
+        // For PID 1: this choice was made with the disk.
+        std::fs::File::create(paths.site_from_disk())?;
+    }
     Ok(status)
 }
 

@@ -72,13 +72,6 @@ pub(super) fn clear_error(paths: &Paths) -> io::Result<SiteStatus> {
     Ok(status)
 }
 
-/// Notes for PID 1 whether the choice of this boot was made with the disk.
-pub(super) fn note_disk(paths: &Paths, is_there: bool) -> io::Result<()> {
-    let note = paths.site_from_disk();
-    let noted = if is_there { File::create(&note).map(drop) } else { fs::remove_file(&note) };
-    noted.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-}
-
 fn write_status(paths: &Paths, status: &SiteStatus) -> io::Result<()> {
     let json = serde_json::to_vec_pretty(status).map_err(io::Error::other)?;
     write_atomic_in_new_directory(&paths.site_status(), &json)

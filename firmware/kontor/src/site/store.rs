@@ -148,11 +148,7 @@ fn prune(paths: &Paths) -> io::Result<()> {
     let numbers = numbers(paths)?;
     for number in &numbers[..numbers.len().saturating_sub(MAX_HISTORY)] {
         for suffix in ["info.toml", "toml"] {
-            let removed = fs::remove_file(history_directory(paths).join(format!("{number:04}.{suffix}")));
-            match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            kontor_sys::file::remove(&history_directory(paths).join(format!("{number:04}.{suffix}")))?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use kontor_boot::install::Order;
 use kontor_boot::{BootState, Guid, PartitionKind, Slot};
 use kontor_status::StorageStatus;
 use kontor_status::paths;
-use kontor_sys::file::write_atomic;
+use kontor_sys::file::{remove, write_atomic};
 use nix::fcntl::{Flock, FlockArg};
 
 mod bootstate;
@@ -95,9 +95,7 @@ fn boot() -> anyhow::Result<()> {
 
 /// What the site was chosen from before is not what is there now: PID 1 has it chosen again.
 fn forget_choice() {
-    if let Err(error) = fs::remove_file(paths::SITE_FROM_DISK)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
+    if let Err(error) = remove(Path::new(paths::SITE_FROM_DISK)) {
         eprintln!("{}: {error}", paths::SITE_FROM_DISK);
     }
 }
