@@ -31,10 +31,13 @@ pub fn run(common: &Common) -> Result<Report> {
     let peer = Systemd::prepare(folder, &common.fetch)?;
     let floor_initrd = folder.join("floor.cpio");
     floor::write_initramfs(&floor_initrd)?;
+    let least_initrd = folder.join("least.cpio");
+    floor::write_least(&ours, &least_initrd)?;
     let power_on = RefCell::new(Vec::new());
     let subjects = vec![
         Subject::new(OURS, |_| lease(&ours, &ours.direct_setup())),
         Subject::new("floor", |_| switched_off(&ours, floor_initrd.clone())),
+        Subject::new("least", |_| switched_off(&ours, least_initrd.clone())),
         Subject::new("systemd", |_| lease(&ours, &peer.direct_setup())),
         Subject::new("grub", |_| {
             let value = from_power_on(&ours)?;

@@ -15,6 +15,7 @@ pub mod floor;
 pub mod guest;
 pub mod memory;
 pub mod ours;
+mod program;
 pub mod report;
 pub mod samba;
 pub mod samples;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::guest::{Direct, Guest, Setup};
 use crate::archive::cache::FetchOptions;
@@ -32,6 +32,8 @@ pub struct Ours {
     pub accel: Accel,
     /// What GRUB would start.
     pub direct: Direct,
+    /// The content of its slot.
+    pub slot: Utf8PathBuf,
     /// A disk that has been booted once: data made, ports pinned, the PC's lease kept.
     pub disk: PathBuf,
 }
@@ -54,7 +56,8 @@ impl Ours {
         dump(&built.tools, &built.slot_image, "initrd", &initrd)?;
         let disk = folder.join("prepared.img").into_std_path_buf();
         disk::copy_sparse(built.path.as_std_path(), &disk, disk::MACHINE_SIZE)?;
-        let ours = Self { tools: built.tools, accel, direct: Direct { kernel, initrd, cmdline }, disk };
+        let direct = Direct { kernel, initrd, cmdline };
+        let ours = Self { tools: built.tools, accel, direct, slot: built.slot_image, disk };
         ours.first_boot(folder)?;
         Ok(ours)
     }
