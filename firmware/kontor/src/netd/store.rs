@@ -1,7 +1,8 @@
 //! What netd remembers over a restart: port pins and the WAN lease, on the state partition once it is there.
 //!
 //! Both files are JSON, written durably. A missing, empty or broken file is as good as none: the box then
-//! goes by PCI order and asks for any address. A thread of its own does the reading and writing, so that a
+//! goes by PCI order and asks for any address. Pins that cannot be read are not replaced: they may be readable at the next
+//! start, and by PCI order the cables may be in the wrong networks. A thread of its own does the reading and writing, so that a
 //! disk that hangs costs netd one short wait and not the office its network.
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub(crate) struct Store<L> {
     /// Port pins in force.
     pins: Vec<Pin>,
     pins_saved: bool,
+    /// The disk fails to read its pins: those in force are not written over them.
+    pins_unreadable: bool,
     /// The last lease.
     lease: Option<L>,
     lease_saved: bool,
@@ -45,6 +48,7 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
             attached: false,
             pins: Vec::new(),
             pins_saved: true,
+            pins_unreadable: false,
             lease: None,
             lease_saved: true,
         })
@@ -89,7 +93,7 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
         if !self.attached {
             return false;
         }
-        if !self.pins_saved {
+        if !self.pins_saved && !self.pins_unreadable {
             self.pins_saved = self.disk.write(&self.ports_path, &self.pins, Privacy::Public);
         }
         if !self.lease_saved {
@@ -102,8 +106,9 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
     fn read(&mut self) -> bool {
         let Some(ports) = self.disk.read(&self.ports_path) else { return false };
         let Some(lease) = self.disk.read(&self.lease_path) else { return false };
-        // What cannot be read is as good as absent.
-        let (ports, lease) = (ports.unwrap_or_default(), lease.unwrap_or_default());
+        self.pins_unreadable = ports.is_err();
+        let ports = readable(&self.ports_path, ports);
+        let lease = readable(&self.lease_path, lease);
         let ports = self.parse::<Vec<Pin>>(self.ports_path.clone(), ports);
         let lease = self.parse::<Option<L>>(self.lease_path.clone(), lease);
         match ports.filter(|pins| !pins.is_empty()) {
@@ -128,6 +133,14 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
             }
         }
     }
+}
+
+/// The content; what fails to be read is gone by as if it were absent.
+fn readable(path: &Path, content: std::io::Result<Option<Vec<u8>>>) -> Option<Vec<u8>> {
+    content.unwrap_or_else(|error| {
+        eprintln!("{} cannot be read: {error}", path.display());
+        None
+    })
 }
 
 enum Job {
@@ -293,6 +306,26 @@ mod tests {
                 assert_eq!(std::fs::read_to_string(aside).unwrap(), content, "{name} is kept for people");
             }
         }
+    }
+
+    #[test]
+    fn pins_that_cannot_be_read_are_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("netd")).unwrap();
+        let [ports, lease] = ["netd/ports.json", "netd/wan-lease.json"].map(|name| dir.path().join(name));
+        // Links that lead to themselves: reading them is an error, replacing them is none.
+        for path in [&ports, &lease] {
+            std::os::unix::fs::symlink(path, path).unwrap();
+        }
+        let mut store = store(dir.path());
+        store.set_pins(vec![pin("port1")]);
+        store.set_lease(Some(7));
+        assert!(store.sync());
+        store.set_pins(vec![pin("port2")]);
+        store.sync();
+        assert_eq!(store.pins(), [pin("port2")], "those found out are in force");
+        assert!(ports.is_symlink(), "what may be readable tomorrow is left alone");
+        assert_eq!(std::fs::read(&lease).unwrap(), b"7", "a lease is of today");
     }
 
     #[test]
