@@ -3,24 +3,13 @@
 
 use anyhow::{Context, Result};
 use camino::Utf8Path;
+use kontor_boot::PartitionKind;
+use nix::libc;
 
 use super::ours::{Ours, dump};
 use super::program::{Argument, Program};
 use crate::image::cpio::Writer;
-
-/// Numbers of system calls (`asm/unistd_64.h`).
-mod number {
-    pub(super) const WRITE: u32 = 1;
-    pub(super) const OPEN: u32 = 2;
-    pub(super) const CLOSE: u32 = 3;
-    pub(super) const IOCTL: u32 = 16;
-    pub(super) const SOCKET: u32 = 41;
-    pub(super) const FDATASYNC: u32 = 75;
-    pub(super) const MKDIR: u32 = 83;
-    pub(super) const MOUNT: u32 = 165;
-    pub(super) const REBOOT: u32 = 169;
-    pub(super) const FINIT_MODULE: u32 = 313;
-}
+use crate::image::grub::partition_number;
 
 /// In the initramfs as delivered: what mounts the base, and the file system of `state`.
 const EARLY: [&str; 8] =
@@ -28,14 +17,8 @@ const EARLY: [&str; 8] =
 /// In the base: the drivers of the bench's machine.
 const DRIVERS: [&str; 4] =
     ["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net", "drivers/block/virtio_blk"];
-/// The partition `state` on the machine's disk.
-const STATE: &str = "/dev/vda8";
 /// The first descriptor after standard input, output and error; each is closed before the next is opened.
-const FD: u64 = 3;
-const O_WRONLY_CREAT: u64 = 0o101;
-const MS_RDONLY: u64 = 1;
-const SIOCSIFFLAGS: u64 = 0x8914;
-const SIOCSIFADDR: u64 = 0x8916;
+const FD: i32 = 3;
 /// The bench's LAN port, as the kernel names it.
 const LAN: &str = "eth1";
 
@@ -80,34 +63,35 @@ pub fn write_least(ours: &Ours, path: &Utf8Path) -> Result<()> {
 
 fn serve_as_little_as_possible(program: &mut Program, kernel_version: &str) {
     let mount = |program: &mut Program, source: &str, target: &str, kind: &str, flags: u64| {
-        program.call(number::MOUNT, [source.into(), target.into(), kind.into(), flags.into(), 0.into()]);
+        program.call(libc::SYS_mount, [source.into(), target.into(), kind.into(), flags.into(), 0.into()]);
     };
     mount(program, "devtmpfs", "/dev", "devtmpfs", 0);
     EARLY.iter().for_each(|name| insert(program, &format!("/modules/{name}.ko")));
-    mount(program, "/base.erofs", "/root", "erofs", MS_RDONLY);
+    mount(program, "/base.erofs", "/root", "erofs", libc::MS_RDONLY);
     let modules = format!("/root/usr/lib/modules/{kernel_version}/kernel");
     DRIVERS.iter().for_each(|name| insert(program, &format!("{modules}/{name}.ko")));
-    program.call(number::MKDIR, ["/state".into(), 0o700.into()]);
-    mount(program, STATE, "/state", "ext4", 0);
-    program.call(number::SOCKET, [2.into(), 2.into(), 0.into()]); // AF_INET, SOCK_DGRAM
-    program.call(number::IOCTL, [FD.into(), SIOCSIFADDR.into(), address_request([192, 168, 77, 1])]);
-    program.call(number::IOCTL, [FD.into(), SIOCSIFFLAGS.into(), interface_request(&[1, 0])]); // IFF_UP
-    program.call(number::CLOSE, [FD.into()]);
-    program.call(number::OPEN, ["/state/least".into(), O_WRONLY_CREAT.into(), 0o600.into()]);
-    program.call(number::WRITE, [FD.into(), "lease".into(), 5.into()]);
-    program.call(number::FDATASYNC, [FD.into()]);
+    program.call(libc::SYS_mkdir, ["/state".into(), 0o700.into()]);
+    let state = format!("/dev/vda{}", partition_number(PartitionKind::State));
+    mount(program, &state, "/state", "ext4", 0);
+    program.call(libc::SYS_socket, [libc::AF_INET.into(), libc::SOCK_DGRAM.into(), 0.into()]);
+    program.call(libc::SYS_ioctl, [FD.into(), libc::SIOCSIFADDR.into(), address_request([192, 168, 77, 1])]);
+    program.call(libc::SYS_ioctl, [FD.into(), libc::SIOCSIFFLAGS.into(), interface_request(&[1, 0])]); // IFF_UP
+    program.call(libc::SYS_close, [FD.into()]);
+    program
+        .call(libc::SYS_open, ["/state/least".into(), (libc::O_WRONLY | libc::O_CREAT).into(), 0o600.into()]);
+    program.call(libc::SYS_write, [FD.into(), "lease".into(), 5.into()]);
+    program.call(libc::SYS_fdatasync, [FD.into()]);
 }
 
 fn insert(program: &mut Program, path: &str) {
-    program.call(number::OPEN, [path.into(), 0.into()]);
-    program.call(number::FINIT_MODULE, [FD.into(), "".into(), 0.into()]);
-    program.call(number::CLOSE, [FD.into()]);
+    program.call(libc::SYS_open, [path.into(), 0.into()]);
+    program.call(libc::SYS_finit_module, [FD.into(), "".into(), 0.into()]);
+    program.call(libc::SYS_close, [FD.into()]);
 }
 
-/// `reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_POWER_OFF)`
 fn switch_off(program: &mut Program) {
-    let arguments = [0xfee1_dead_u64, 0x2812_1969, 0x4321_fedc].map(Argument::from);
-    program.call(number::REBOOT, arguments);
+    let magic = [libc::LINUX_REBOOT_MAGIC1, libc::LINUX_REBOOT_MAGIC2, libc::LINUX_REBOOT_CMD_POWER_OFF];
+    program.call(libc::SYS_reboot, magic.map(Argument::from));
 }
 
 /// `struct ifreq` (netdevice(7)) with a `sockaddr_in`.
