@@ -36,6 +36,9 @@ const MAX_TRIES: usize = 3;
 /// The same when there is an answer past its time to fall back to (RFC 8767 §5: a client should not wait longer than
 /// about 1.8 s for that), and when all servers of a forward zone have been silent of late: there is nobody else.
 const LAST_TRIES: usize = 1;
+/// How long a question waits for the first upstream while one is expected: about what netd needs from an offer to a
+/// line, and no more than the other end's silence would cost.
+const UPSTREAM_WAIT: Duration = Duration::from_secs(2);
 /// Wait for an answer over TCP: handshake, question and transfer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an upstream's error is remembered (RFC 9520 §3.2 recommends 5 s to start with).
@@ -58,6 +61,8 @@ pub struct Forwarder {
     zone_serial: u32,
     cache: Cache,
     routes: Routes,
+    /// Whether general upstreams are about to be known.
+    expected: bool,
     /// Counts how often others began to be asked for the same names.
     epoch: u32,
     relays: Relays,
@@ -85,6 +90,7 @@ impl Forwarder {
             zone_serial: 1,
             cache: Cache::new(limits.cache_bytes),
             routes: Routes::default(),
+            expected: false,
             epoch: 0,
             relays: Relays::default(),
             exchanges: HashMap::new(),
@@ -114,11 +120,32 @@ impl Forwarder {
         &mut self.zones
     }
 
-    /// Replaces the upstreams. Questions on their way stay with the old ones until their next try.
-    pub fn set_upstreams(&mut self, addresses: &[SocketAddr]) {
+    /// Replaces the upstreams. Questions on their way stay with the old ones until their next try; those that waited
+    /// for the first are asked now.
+    pub fn set_upstreams(&mut self, now: Instant, addresses: &[SocketAddr]) {
         if self.routes.set_general(addresses) {
             self.cache.forget_failures();
+            self.ask_waiting(now);
         }
+    }
+
+    /// Asks what has found no upstream so far, in the order in which it came.
+    fn ask_waiting(&mut self, now: Instant) {
+        let waits = |(&number, exchange): (&u64, &Exchange)| exchange.tried.is_empty().then_some(number);
+        let mut waiting: Vec<u64> = self.exchanges.iter().filter_map(waits).collect();
+        waiting.sort_unstable();
+        for number in waiting {
+            if let Some(mut exchange) = self.exchanges.remove(&number) {
+                self.try_next(now, number, &mut exchange);
+                self.put_back(number, exchange);
+            }
+        }
+    }
+
+    /// Whether upstreams are about to be known, where there are none: the line is coming up. A question then waits for
+    /// them for a moment instead of failing at once.
+    pub fn expect_upstreams(&mut self, expected: bool) {
+        self.expected = expected;
     }
 
     /// Replaces the forward zones. When that changes anything, what upstreams have said is forgotten; returns whether it
@@ -273,11 +300,14 @@ impl Forwarder {
             return Handled::Answered;
         }
         if self.routes.of(&query.qname).is_empty() {
-            match self.cache.find_stale(now, hash, Key::of(query, &query.qname)) {
-                Some(stored) => write_stale(query, stored, limit(query, client.transport), out),
-                None => write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out),
+            if let Some(stored) = self.cache.find_stale(now, hash, Key::of(query, &query.qname)) {
+                write_stale(query, stored, limit(query, client.transport), out);
+                return Handled::Answered;
             }
-            return Handled::Answered;
+            if !self.expected {
+                write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out);
+                return Handled::Answered;
+            }
         }
         let question = Question::of(query);
         let key = ExchangeKey::new(question.key(), self.epoch);
@@ -312,6 +342,9 @@ impl Forwarder {
         let number = self.number();
         let mut exchange = Exchange::new(question, hash, self.epoch, now + DEADLINE);
         self.try_next(now, number, &mut exchange);
+        if exchange.tried.is_empty() {
+            self.schedule(now + UPSTREAM_WAIT, number, &mut exchange);
+        }
         self.exchanges.insert(number, exchange);
         self.by_question.insert(key, number);
         number
@@ -363,8 +396,13 @@ impl Forwarder {
         });
         self.by_token.insert(token, number);
         self.transmits.push_back(Transmit::Ask { token, upstream, transport, message });
+        self.schedule(now + wait, number, exchange);
+    }
+
+    /// Sets when `exchange` is looked at again.
+    fn schedule(&mut self, at: Instant, number: u64, exchange: &mut Exchange) {
         self.timers.remove(&(exchange.retry_at, number));
-        exchange.retry_at = (now + wait).min(exchange.deadline);
+        exchange.retry_at = at.min(exchange.deadline);
         self.timers.insert((exchange.retry_at, number));
     }
 
@@ -460,7 +498,7 @@ impl Forwarder {
     }
 
     fn retry(&mut self, now: Instant, number: u64, mut exchange: Exchange) {
-        self.counters.upstream_timeouts += 1;
+        self.counters.upstream_timeouts += u64::from(!exchange.tried.is_empty());
         let qname = exchange.question.qname;
         // Whether it was hopeless before this silence: a first one deserves its repeats.
         let hopeless = self.routes.is_silent(now, &qname);
@@ -492,6 +530,8 @@ impl Forwarder {
     fn fail(&mut self, now: Instant, number: u64, exchange: Exchange) {
         let (lifetime, detail) = if exchange.refused {
             (FAILURE_LIFETIME, ExtendedError::NetworkError)
+        } else if exchange.tried.is_empty() {
+            (SILENCE_LIFETIME, ExtendedError::NotReady)
         } else {
             (SILENCE_LIFETIME, ExtendedError::NoReachableAuthority)
         };

@@ -29,7 +29,7 @@ fn forwarder(limits: Limits) -> Forwarder {
         seed
     });
     let mut forwarder = Forwarder::new(zones, limits, entropy).unwrap();
-    forwarder.set_upstreams(&[SocketAddr::from(([192, 0, 2, 1], 53))]);
+    forwarder.set_upstreams(Instant::now(), &[SocketAddr::from(([192, 0, 2, 1], 53))]);
     let name = kontor_dns::Name::from_text("ad.office.internal").unwrap();
     forwarder
         .set_forward_zones(&[ForwardZone { name, servers: vec![SocketAddr::from(([10, 0, 0, 1], 53))] }]);

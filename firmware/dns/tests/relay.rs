@@ -31,7 +31,7 @@ fn forwarder(zones: &[(&str, &[SocketAddr])]) -> Forwarder {
         forward_private: false,
     };
     let mut forwarder = Forwarder::new(config, Limits::default(), Entropy::new(|| 1)).unwrap();
-    forwarder.set_upstreams(&[SocketAddr::from(([192, 0, 2, 1], 53))]);
+    forwarder.set_upstreams(Instant::now(), &[SocketAddr::from(([192, 0, 2, 1], 53))]);
     set_zones(&mut forwarder, zones);
     forwarder
 }

@@ -45,7 +45,7 @@ pub struct LinkStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum WanState {
-    /// No address yet; the DHCP client's state by its RFC 2131 name.
+    /// No address, and nobody asks for one yet.
     #[default]
     Down,
     /// Asking for an address.

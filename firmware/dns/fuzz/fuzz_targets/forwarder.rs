@@ -18,22 +18,28 @@ fn forwarder() -> Forwarder {
         forward_private: false,
     };
     let mut forwarder = Forwarder::new(zones, Limits::default(), Entropy::new(|| 1)).unwrap();
-    forwarder.set_upstreams(&[SocketAddr::from(([192, 0, 2, 1], 53))]);
+    forwarder.expect_upstreams(true);
     // With few labels, so that noise finds it.
     let servers = vec![SocketAddr::from(([10, 0, 0, 1], 53)), SocketAddr::from(([10, 0, 0, 2], 53))];
     forwarder.set_forward_zones(&[ForwardZone { name: Name::from_text("ad").unwrap(), servers }]);
     forwarder
 }
 
-fuzz_target!(|input: (Vec<u8>, Vec<u8>, bool)| {
-    let (query, reply, tcp) = input;
+fuzz_target!(|input: (Vec<u8>, Vec<u8>, bool, bool)| {
+    let (query, reply, tcp, early) = input;
+    let upstream = [SocketAddr::from(([192, 0, 2, 1], 53))];
     let mut forwarder = forwarder();
     let mut now = Instant::now();
     let ip = IpAddr::from(Ipv4Addr::new(192, 168, 77, 9));
     let transport = if tcp { Transport::Tcp } else { Transport::Udp };
     let client = Client { peer: SocketAddr::new(ip, 4000), local: ip, transport, route: 0 };
     let mut out = Vec::new();
+    // Asked before the line is up, it waits for an upstream.
+    if !early {
+        forwarder.set_upstreams(now, &upstream);
+    }
     forwarder.handle_query(now, client, &query, &mut out);
+    forwarder.set_upstreams(now, &upstream);
     for _ in 0..20 {
         while let Some(transmit) = forwarder.poll_transmit() {
             if let Transmit::Ask { token, message, .. } = transmit {

@@ -4,6 +4,7 @@
 //! # comment
 //! forward-private                       zones of private use go upstream (first line only)
 //! upstreams 192.0.2.1 192.0.2.2
+//! upstreams expected                    none yet, but soon
 //! forward-zone ad.office.internal 127.0.0.1    others know this zone; without address: no longer
 //! lease pc1 192.168.77.100              also: unlease
 //! ? q1 www.example.com A tcp do cd nord size=512 client=192.168.77.9 plain
@@ -93,7 +94,14 @@ impl Stage {
         let (head, records) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
         let words: Vec<&str> = head.split_whitespace().collect();
         match words.as_slice() {
-            ["upstreams", addresses @ ..] => self.forwarder.set_upstreams(&upstreams(addresses)),
+            ["upstreams", "expected"] => {
+                self.forwarder.set_upstreams(self.now, &[]);
+                self.forwarder.expect_upstreams(true);
+            }
+            ["upstreams", addresses @ ..] => {
+                self.forwarder.set_upstreams(self.now, &upstreams(addresses));
+                self.forwarder.expect_upstreams(false);
+            }
             ["forward-zone", zone, servers @ ..] => self.forward_zone(zone, &upstreams(servers)),
             ["lease", name, address] => {
                 let _ = self.forwarder.zones_mut().set_lease(name, address.parse().unwrap());

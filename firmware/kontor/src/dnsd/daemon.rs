@@ -282,6 +282,7 @@ impl Daemon {
 
     fn follow_net(&mut self) {
         let net = read_net_status(&self.options.paths);
+        self.forwarder.expect_upstreams(self.settings.expects_upstreams(&net.wan));
         let upstreams = self.settings.upstreams(&net, self.options.upstream_port);
         if self.forwarder.upstreams().eq(upstreams.iter().copied()) {
             return;
@@ -290,7 +291,7 @@ impl Daemon {
         let text = if names.is_empty() { "none".to_owned() } else { names.join(" ") };
         eprintln!("upstream resolvers: {text}");
         self.notifier.status(&format!("upstream resolvers: {text}"));
-        self.forwarder.set_upstreams(&upstreams);
+        self.forwarder.set_upstreams(Instant::now(), &upstreams);
     }
 
     fn serve_udp(&mut self, now: Instant, number: u64) {

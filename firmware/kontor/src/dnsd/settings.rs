@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) clients: Vec<Ipv4Net>,
     /// Upstreams named by the operator.
     pub(crate) forwarders: Vec<IpAddr>,
+    /// Whether there is a network with a way out.
+    pub(crate) has_external: bool,
     /// The Active Directory domain the box is in.
     pub(crate) realm: Option<Realm>,
     /// The office's domain, for resolv.conf.
@@ -66,6 +68,7 @@ impl Settings {
             listen: own.map(Ipv4Net::addr).collect(),
             clients: networks.iter().copied().chain(tunnels().flat_map(Tunnel::networks)).collect(),
             forwarders: site.dns.forwarders.clone(),
+            has_external: site.networks_in(Zone::External).next().is_some(),
             realm,
             domain: site.office.domain.clone(),
         })
@@ -85,6 +88,12 @@ impl Settings {
         let chosen = if self.forwarders.is_empty() { from_wan } else { &self.forwarders };
         let other = |address: &&IpAddr| !self.is_ourselves(**address, port);
         chosen.iter().filter(other).map(|&address| SocketAddr::new(address, port)).collect()
+    }
+
+    /// Whether the line is coming up, so that upstreams may be known in a moment: netd has not said anything yet, or is
+    /// about to have a lease.
+    pub(crate) fn expects_upstreams(&self, wan: &WanState) -> bool {
+        self.has_external && matches!(wan, WanState::Down | WanState::Acquiring { .. })
     }
 
     /// Asking ourselves would go round until the deadline.

@@ -179,7 +179,11 @@ impl Office {
             ntp_servers: vec![],
             lease_time_s: None,
         };
-        let status = NetStatus { wan: WanState::Up(lease), ..NetStatus::default() };
+        self.wan_is(WanState::Up(lease));
+    }
+
+    fn wan_is(&self, wan: WanState) {
+        let status = NetStatus { wan, ..NetStatus::default() };
         let text = serde_json::to_vec(&status).unwrap();
         kontor_sys::file::write_atomic(&self.directory.path().join("netd/status.json"), &text).unwrap();
     }
@@ -285,6 +289,7 @@ fn addresses(message: &Message) -> Vec<String> {
 #[test]
 fn local_names_work_before_there_is_an_upstream() {
     let mut office = Office::new();
+    office.wan_is(WanState::Unplugged { interface: "port1".into() });
     let answer = office.ask("kontor.office.internal.", RecordType::A);
     assert_eq!(addresses(&answer), ["192.168.77.1"]);
     let answer = office.ask("1.77.168.192.in-addr.arpa.", RecordType::PTR);
@@ -301,6 +306,18 @@ fn upstreams_come_from_the_wan_and_answers_from_the_cache() {
         assert_eq!(addresses(&answer), ["192.0.2.0"]);
     }
     assert_eq!(office.upstream.asked, 1);
+}
+
+#[test]
+fn a_question_that_comes_before_the_line_is_answered_when_that_is_up() {
+    let mut office = Office::new();
+    office.wan_is(WanState::Acquiring { client: "REQUESTING".into() });
+    let mut stream = office.connect();
+    stream.write_all(&framed(&question("www.example.", RecordType::A, 7))).unwrap();
+    office.until(|office| (office.daemon.forwarder.counters().queries == 1).then_some(()));
+    office.wan_up();
+    let answers = office.receive(&mut stream, 1);
+    assert_eq!(addresses(&answers[0]), ["192.0.2.0"]);
 }
 
 #[test]
