@@ -39,6 +39,8 @@ const LAST_TRIES: usize = 1;
 /// How long a question waits for the first upstream while one is expected: about what netd needs from an offer to a
 /// line, and no more than the other end's silence would cost.
 const UPSTREAM_WAIT: Duration = Duration::from_secs(2);
+/// The part of the bounds (one in this many) that such questions may take: the office's own names need the rest.
+const UPSTREAM_WAIT_PART: usize = 4;
 /// Wait for an answer over TCP: handshake, question and transfer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an upstream's error is remembered (RFC 9520 §3.2 recommends 5 s to start with).
@@ -61,8 +63,8 @@ pub struct Forwarder {
     zone_serial: u32,
     cache: Cache,
     routes: Routes,
-    /// Whether general upstreams are about to be known.
-    expected: bool,
+    /// Until when general upstreams may be known at any moment.
+    expected_until: Option<Instant>,
     /// Counts how often others began to be asked for the same names.
     epoch: u32,
     relays: Relays,
@@ -70,7 +72,7 @@ pub struct Forwarder {
     by_question: HashMap<ExchangeKey, u64>,
     by_token: HashMap<u64, u64>,
     timers: BTreeSet<(Instant, u64)>,
-    per_client: HashMap<IpAddr, u32>,
+    per_client: HashMap<IpAddr, usize>,
     transmits: VecDeque<Transmit>,
     next_number: u64,
     counters: Counters,
@@ -90,7 +92,7 @@ impl Forwarder {
             zone_serial: 1,
             cache: Cache::new(limits.cache_bytes),
             routes: Routes::default(),
-            expected: false,
+            expected_until: None,
             epoch: 0,
             relays: Relays::default(),
             exchanges: HashMap::new(),
@@ -142,10 +144,10 @@ impl Forwarder {
         }
     }
 
-    /// Whether upstreams are about to be known, where there are none: the line is coming up. A question then waits for
-    /// them for a moment instead of failing at once.
-    pub fn expect_upstreams(&mut self, expected: bool) {
-        self.expected = expected;
+    /// Until when upstreams may be known at any moment, where there are none: the line is coming up. A question then
+    /// waits for them a little instead of failing at once.
+    pub fn expect_upstreams(&mut self, until: Option<Instant>) {
+        self.expected_until = until;
     }
 
     /// Replaces the forward zones. When that changes anything, what upstreams have said is forgotten; returns whether it
@@ -304,7 +306,7 @@ impl Forwarder {
                 write_stale(query, stored, limit(query, client.transport), out);
                 return Handled::Answered;
             }
-            if !self.expected {
+            if !self.may_wait(now, client) {
                 write_error(query, Rcode::SERVFAIL, Some(ExtendedError::NotReady), out);
                 return Handled::Answered;
             }
@@ -312,7 +314,7 @@ impl Forwarder {
         let question = Question::of(query);
         let key = ExchangeKey::new(question.key(), self.epoch);
         let known = self.by_question.get(&key).copied();
-        let waiting = self.per_client.get(&client.peer.ip()).copied().unwrap_or(0);
+        let waiting = self.waiting(client);
         let full = known.is_none() && self.exchanges.len() >= self.limits.in_flight;
         if waiting >= self.limits.per_client || full {
             self.counters.shed += 1;
@@ -321,6 +323,20 @@ impl Forwarder {
         }
         let number = known.unwrap_or_else(|| self.start(now, question, hash, key));
         self.join(number, client, query)
+    }
+
+    /// Whether a question may wait for the first upstream. One by this machine's own server may not: dnsd itself may
+    /// wait for what becomes of it.
+    fn may_wait(&self, now: Instant, client: Client) -> bool {
+        let few = self.exchanges.len() < self.limits.in_flight / UPSTREAM_WAIT_PART
+            && self.waiting(client) < self.limits.per_client / UPSTREAM_WAIT_PART;
+        let expected = self.expected_until.is_some_and(|until| now < until);
+        expected && few && !(client.peer.ip().is_loopback() && self.routes.has_zone_here())
+    }
+
+    /// How many queries of this client wait.
+    fn waiting(&self, client: Client) -> usize {
+        self.per_client.get(&client.peer.ip()).copied().unwrap_or(0)
     }
 
     fn join(&mut self, number: u64, client: Client, query: &Query<'_>) -> Handled {
@@ -536,7 +552,8 @@ impl Forwarder {
             (SILENCE_LIFETIME, ExtendedError::NoReachableAuthority)
         };
         let key = exchange.question.key();
-        if exchange.epoch == self.epoch {
+        // Where nobody was asked there is nothing to remember: the next moment may bring somebody.
+        if exchange.epoch == self.epoch && !exchange.tried.is_empty() {
             self.cache.insert_failure(now, exchange.hash, key, lifetime);
         }
         if let Some(stale) = self.cache.find_stale(now, exchange.hash, key) {

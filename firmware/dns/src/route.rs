@@ -76,6 +76,13 @@ impl Routes {
         self.zone_of(name).is_some() && self.of(name).addresses().all(|address| address.ip().is_loopback())
     }
 
+    /// Whether there is a forward zone that this machine's own servers have.
+    pub(crate) fn has_zone_here(&self) -> bool {
+        self.zones
+            .iter()
+            .any(|(_, upstreams)| upstreams.addresses().all(|address| address.ip().is_loopback()))
+    }
+
     /// Whether `name` is in a forward zone whose servers have all been silent for a while.
     pub(crate) fn is_silent(&mut self, now: std::time::Instant, name: &Name) -> bool {
         self.zone_of(name).is_some() && self.of(name).all_rest(now)

@@ -14,7 +14,7 @@ pub struct Limits {
     /// Questions on their way at once; each has a socket or more.
     pub in_flight: usize,
     /// Queries of one client that wait at once: one PC gone wild must not use up all of `in_flight`.
-    pub per_client: u32,
+    pub per_client: usize,
     /// Lifetimes of answers.
     pub ttl: TtlLimits,
     /// Whether the case of names is randomised towards upstreams (0x20). Off: some servers do not keep it.

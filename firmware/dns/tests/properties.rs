@@ -284,6 +284,31 @@ fn bounds_hold_under_a_flood() {
     assert_eq!(forwarder.handle_query(now, client(9, Transport::Udp), &message, &mut out), Handled::Pending);
 }
 
+/// While the line comes up, names that can be asked at once are, however many wait for others.
+#[test]
+fn what_waits_for_the_line_leaves_room() {
+    let mut forwarder = forwarder(Limits::default());
+    let now = Instant::now();
+    forwarder.set_upstreams(now, &[]);
+    forwarder.expect_upstreams(Some(now + Duration::from_secs(60)));
+    let mut ask = |last, name: &str, id| {
+        forwarder.handle_query(now, client(last, Transport::Udp), &query(name, id), &mut Vec::new())
+    };
+    for last in 10..30 {
+        let pending =
+            (0..200).filter(|id| ask(last, &format!("n{id}.n{last}.example."), *id) == Handled::Pending);
+        assert_eq!(pending.count(), if last < 18 { 32 } else { 0 }, "of client {last}");
+    }
+    for last in 10..30 {
+        assert_eq!(ask(last, "dc.ad.office.internal.", 500), Handled::Pending);
+    }
+    let mut asked = 0;
+    while let Some(transmit) = forwarder.poll_transmit() {
+        asked += usize::from(matches!(transmit, Transmit::Ask { .. }));
+    }
+    assert_eq!(asked, 1, "the realm's name alone, once");
+}
+
 /// A client that repeats itself gets one answer; many clients get one each.
 #[test]
 fn repeated_queries_are_answered_once() {

@@ -45,7 +45,7 @@ pub struct LinkStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum WanState {
-    /// No address, and nobody asks for one yet.
+    /// No address, and nobody asks for one: not yet, or as there is no card or no firewall.
     #[default]
     Down,
     /// Asking for an address.

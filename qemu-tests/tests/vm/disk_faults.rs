@@ -13,7 +13,7 @@ use xtask::qemu::disk::{MACHINE_SIZE, copy_sparse};
 use crate::office::Office;
 
 /// Detection of what does not announce itself takes up to half a minute of the box's time.
-const NOTICE_LIMIT: Duration = Duration::from_secs(240);
+pub(crate) const NOTICE_LIMIT: Duration = Duration::from_secs(240);
 /// Name of a PC that comes while the disk is away.
 const NEW_PC: &str = "berta";
 const NOT_DURABLE: &str = "NOTHING IS DURABLE";

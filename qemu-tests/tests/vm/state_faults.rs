@@ -7,7 +7,7 @@ use kontor_boot::slots::{MAX_TRIES, Slot};
 use qemu_tests::console::{BOOT_LIMIT, site_with_root_shell};
 use qemu_tests::{BoxOptions, World};
 
-use crate::disk_faults::{in_root_shell, status_says};
+use crate::disk_faults::{NOTICE_LIMIT, in_root_shell, status_says};
 use crate::office::Office;
 
 /// Not the default site's network: only a stored site file knows it.
@@ -115,6 +115,11 @@ pub(crate) fn state_files_damaged(world: &mut World) -> Result<()> {
         serves_again(world, &office)?;
         office.is_durable(world)?;
         status_says(world, &office, "all ")?;
+        world.eventually(NOTICE_LIMIT, |world| {
+            let pins = in_root_shell(world, &office, "ls -ld /state/netd/ports.json")?;
+            ensure!(pins.contains("-rw"), "the pins are not written again after {damage:?}: {pins}");
+            Ok(())
+        })?;
     }
     let kept = in_root_shell(world, &office, "ls /state/*")?;
     for name in ["leases.journal.damaged", "ports.json.damaged", "wan-lease.json.damaged"] {

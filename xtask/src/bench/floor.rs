@@ -1,5 +1,5 @@
-//! What a machine with this kernel cannot do without: switching itself off (the floor), and inserting the drivers of a gateway (the
-//! least).
+//! What a machine with this kernel cannot do without: switching itself off (the floor), and what any gateway needs before it
+//! can answer (the least).
 
 use anyhow::{Context, Result};
 use camino::Utf8Path;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use camino::Utf8PathBuf;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -167,14 +167,18 @@ impl Guest {
         let deadline = Instant::now() + limit;
         while !done(self) {
             if self.off.is_some() || Instant::now() >= deadline {
-                let tail: Vec<&str> = self.console.lines().rev().take(30).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
                 let why = if self.off.is_some() { "the machine went off" } else { "it did not come in time" };
-                bail!("waiting for {what}: {why}; the console's last lines:\n{}", tail.join("\n"));
+                bail!("waiting for {what}: {why}; {}", self.last_lines());
             }
             self.turn(deadline)?;
         }
         Ok(())
+    }
+
+    fn last_lines(&self) -> String {
+        let lines: Vec<&str> = self.console.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
+        format!("the console's last lines:\n{}", tail.join("\n"))
     }
 
     /// Types on the serial console.
@@ -279,8 +283,13 @@ impl Guest {
     fn take_control(&mut self) -> Result<()> {
         let bytes = read(&mut self.control)?;
         self.control_text.push_str(&String::from_utf8_lossy(&bytes));
-        if self.off.is_none() && self.control_text.contains("\"SHUTDOWN\"") {
-            self.off = Some(Instant::now());
+        while let Some(end) = self.control_text.find('\n') {
+            let line: String = self.control_text.drain(..=end).collect();
+            if line.contains("\"SHUTDOWN\"") {
+                // A kernel that panics restarts, which ends the machine, too.
+                ensure!(line.contains("\"guest-shutdown\""), "the machine restarted; {}", self.last_lines());
+                self.off.get_or_insert_with(Instant::now);
+            }
         }
         if self.off.is_none()
             && let Some(status) = self.child.try_wait()?

@@ -1,4 +1,6 @@
-//! Programs of system calls alone, one after the other, as `/init` of an initramfs: nothing is less work for a machine.
+//! x86-64 programs of system calls alone, one after the other, as `/init` of an initramfs: nothing is less work for a machine.
+
+use nix::libc;
 
 /// Where the program is loaded.
 const ADDRESS: u64 = 0x40_0000;
@@ -8,10 +10,12 @@ const HEADERS: usize = 64 + 56;
 const MOVES: [[u8; 2]; 6] =
     [[0x48, 0xb8], [0x48, 0xbf], [0x48, 0xbe], [0x48, 0xba], [0x49, 0xba], [0x49, 0xb8]];
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
-/// Goes on unless the result is an error (test rax, rax; jns over the jump).
-const CHECK: [u8; 5] = [0x48, 0x85, 0xc0, 0x79, 0x02];
-/// A jump to itself.
-const STOP: [u8; 2] = [0xeb, 0xfe];
+/// Goes on unless the result is an error (test rax, rax; jns over [`FAIL`] with its operands).
+const CHECK: [u8; 5] = [0x48, 0x85, 0xc0, 0x79, 12];
+/// `mov` to edi (the status) and to eax (the call's number); each takes 32 bits.
+const FAIL: [u8; 2] = [0xbf, 0xb8];
+/// exit(2); fits 32 bits.
+const EXIT: i32 = libc::SYS_exit as i32;
 
 /// An argument of a system call.
 #[derive(Debug, Clone)]
@@ -53,10 +57,12 @@ pub(super) struct Program {
     /// What the code refers to; it lies before it.
     data: Vec<u8>,
     code: Vec<u8>,
+    calls: u8,
 }
 
 impl Program {
-    /// Adds a call by its number, of at most five arguments. Where one fails the program goes no further.
+    /// Adds a call by its number, of at most five arguments. Where one fails, the program ends with how many calls came
+    /// before it; of a process 1 the kernel's panic has that as the second octet from the right of `exitcode`.
     pub(super) fn call<const N: usize>(&mut self, number: i64, arguments: [Argument; N]) {
         const { assert!(N < MOVES.len()) };
         for (opcode, argument) in MOVES.iter().zip([number.into()].into_iter().chain(arguments)) {
@@ -71,7 +77,17 @@ impl Program {
             self.code.extend(opcode);
             self.code.extend(value);
         }
-        self.code.extend([&SYSCALL[..], &CHECK, &STOP].concat());
+        self.code.extend([&SYSCALL[..], &CHECK].concat());
+        self.exit(self.calls.into());
+        self.calls += 1;
+    }
+
+    fn exit(&mut self, status: i32) {
+        for (opcode, value) in FAIL.into_iter().zip([status, EXIT]) {
+            self.code.push(opcode);
+            self.code.extend(value.to_le_bytes());
+        }
+        self.code.extend(SYSCALL);
     }
 
     fn end_of_data(&self) -> u64 {
@@ -80,7 +96,7 @@ impl Program {
 
     /// A static ELF64 executable of one segment.
     pub(super) fn elf(&self) -> Vec<u8> {
-        let size = (HEADERS + self.data.len() + self.code.len() + STOP.len()) as u64;
+        let size = (HEADERS + self.data.len() + self.code.len()) as u64;
         let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
         elf.resize(16, 0);
         let half = |elf: &mut Vec<u8>, values: &[u16]| {
@@ -97,7 +113,7 @@ impl Program {
         elf.extend(1_u32.to_le_bytes()); // PT_LOAD
         elf.extend(5_u32.to_le_bytes()); // readable and executable
         long(&mut elf, &[0, ADDRESS, ADDRESS, size, size, 0x1000]);
-        elf.extend([&self.data[..], &self.code, &STOP].concat());
+        elf.extend([&self.data[..], &self.code].concat());
         elf
     }
 }
@@ -110,6 +126,7 @@ mod tests {
     fn arguments_are_where_the_code_says() {
         let mut program = Program::default();
         program.call(83, ["/a".into(), 0o700.into()]);
+        program.call(3, []);
         let elf = program.elf();
         let number = |at: usize| u64::from_le_bytes(elf[at..at + 8].try_into().unwrap());
         assert_eq!(number(24), ADDRESS + (HEADERS + 3) as u64, "the entry");
@@ -121,8 +138,11 @@ mod tests {
         code.extend((ADDRESS + HEADERS as u64).to_le_bytes());
         code.extend([0x48, 0xbe, 0xc0, 1, 0, 0, 0, 0, 0, 0]); // mov rsi, 0o700
         code.extend([0x0f, 0x05]); // syscall
-        code.extend([0x48, 0x85, 0xc0, 0x79, 0x02]); // test rax, rax; jns over the next
-        code.extend([0xeb, 0xfe, 0xeb, 0xfe]); // jmp to itself, twice
+        code.extend([0x48, 0x85, 0xc0, 0x79, 12]); // test rax, rax; jns over the next
+        code.extend([0xbf, 0, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]); // exit(0)
+        code.extend([0x48, 0xb8, 3, 0, 0, 0, 0, 0, 0, 0]); // mov rax, 3 (close)
+        code.extend([0x0f, 0x05, 0x48, 0x85, 0xc0, 0x79, 12]);
+        code.extend([0xbf, 1, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]); // exit(1)
         assert_eq!(elf[HEADERS + 3..], code);
     }
 }

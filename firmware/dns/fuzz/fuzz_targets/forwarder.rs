@@ -3,7 +3,7 @@
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kontor_dns::{Client, Entropy, ForwardZone, Forwarder, Limits, Name, Transmit, Transport, ZoneConfig};
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +18,7 @@ fn forwarder() -> Forwarder {
         forward_private: false,
     };
     let mut forwarder = Forwarder::new(zones, Limits::default(), Entropy::new(|| 1)).unwrap();
-    forwarder.expect_upstreams(true);
+    forwarder.expect_upstreams(Some(Instant::now() + Duration::from_secs(60)));
     // With few labels, so that noise finds it.
     let servers = vec![SocketAddr::from(([10, 0, 0, 1], 53)), SocketAddr::from(([10, 0, 0, 2], 53))];
     forwarder.set_forward_zones(&[ForwardZone { name: Name::from_text("ad").unwrap(), servers }]);

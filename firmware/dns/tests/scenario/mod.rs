@@ -4,7 +4,7 @@
 //! # comment
 //! forward-private                       zones of private use go upstream (first line only)
 //! upstreams 192.0.2.1 192.0.2.2
-//! upstreams expected                    none yet, but soon
+//! upstreams expected                    none yet, but within 60 s
 //! forward-zone ad.office.internal 127.0.0.1    others know this zone; without address: no longer
 //! lease pc1 192.168.77.100              also: unlease
 //! ? q1 www.example.com A tcp do cd nord size=512 client=192.168.77.9 plain
@@ -96,11 +96,11 @@ impl Stage {
         match words.as_slice() {
             ["upstreams", "expected"] => {
                 self.forwarder.set_upstreams(self.now, &[]);
-                self.forwarder.expect_upstreams(true);
+                self.forwarder.expect_upstreams(Some(self.now + Duration::from_secs(60)));
             }
             ["upstreams", addresses @ ..] => {
                 self.forwarder.set_upstreams(self.now, &upstreams(addresses));
-                self.forwarder.expect_upstreams(false);
+                self.forwarder.expect_upstreams(None);
             }
             ["forward-zone", zone, servers @ ..] => self.forward_zone(zone, &upstreams(servers)),
             ["lease", name, address] => {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kontor_dns::{Client, Entropy, ForwardZone, Forwarder, Handled, Limits, Transmit, Transport};
+use kontor_status::WanState;
 use kontor_status::paths::Paths;
 use kontor_sys::notify::Notifier;
 use kontor_sys::signal::Signals;
@@ -25,6 +26,8 @@ use super::upstream::{Arrival, UpstreamSockets, would_block};
 
 /// Longest wait of the loop; the supervisor wants a sign of life at least every 5 s.
 const TICK: Duration = Duration::from_secs(2);
+/// How long after a change of the line the next one is expected, up to a lease. What takes longer is no start but an outage.
+const EXPECTATION: Duration = Duration::from_secs(60);
 /// Datagrams taken by one call.
 const BATCH: usize = 64;
 /// Largest query taken over UDP; honest ones are below 512 octets.
@@ -70,6 +73,8 @@ pub(crate) struct Daemon {
     problems: Vec<String>,
     site_problem: Option<String>,
     tick_at: Instant,
+    /// The line, as netd last told.
+    wan: Option<WanState>,
     /// Listeners that could not accept; they are left alone until the next tick.
     paused: Vec<Mark>,
 }
@@ -105,6 +110,7 @@ impl Daemon {
             problems: Vec::new(),
             site_problem: None,
             tick_at: Instant::now(),
+            wan: None,
             paused: Vec::new(),
             options,
         };
@@ -250,6 +256,8 @@ impl Daemon {
             eprintln!("cannot write resolv.conf: {error}");
         }
         self.follow_realm();
+        // The site may have another way out now.
+        self.wan = None;
         self.follow_net();
     }
 
@@ -282,7 +290,11 @@ impl Daemon {
 
     fn follow_net(&mut self) {
         let net = read_net_status(&self.options.paths);
-        self.forwarder.expect_upstreams(self.settings.expects_upstreams(&net.wan));
+        if self.wan.as_ref() != Some(&net.wan) {
+            let expected = self.settings.expects_upstreams(&net.wan);
+            self.forwarder.expect_upstreams(expected.then(|| Instant::now() + EXPECTATION));
+            self.wan = Some(net.wan.clone());
+        }
         let upstreams = self.settings.upstreams(&net, self.options.upstream_port);
         if self.forwarder.upstreams().eq(upstreams.iter().copied()) {
             return;

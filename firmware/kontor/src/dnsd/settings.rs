@@ -90,8 +90,7 @@ impl Settings {
         chosen.iter().filter(other).map(|&address| SocketAddr::new(address, port)).collect()
     }
 
-    /// Whether the line is coming up, so that upstreams may be known in a moment: netd has not said anything yet, or is
-    /// about to have a lease.
+    /// Whether the line may be coming up: netd has not said anything yet, or is at its cards, its firewall, its lease.
     pub(crate) fn expects_upstreams(&self, wan: &WanState) -> bool {
         self.has_external && matches!(wan, WanState::Down | WanState::Acquiring { .. })
     }

@@ -423,6 +423,7 @@ impl Daemon {
         let Some((observed, assignment, desired)) = self.look(site).await else { return };
         self.guard.follow(site, &observed);
         let mut problems = self.faults.all();
+        problems.extend(self.store.problem());
         problems.extend(desired.problems.iter().chain(self.tunnels.problems()).cloned());
         let wan = report::wan_state(site, &desired, &observed, &self.wan, &mut problems);
         let findings = self.guard.findings(site);

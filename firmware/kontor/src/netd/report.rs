@@ -1,5 +1,6 @@
 //! What netd says about itself: the status file and the line for the supervisor.
 
+use ipnet::Ipv4Net;
 use kontor_config::Site;
 use kontor_config::site::{Address, Zone};
 use kontor_network::{Assignment, Collision, Desired, Observed};
@@ -25,7 +26,7 @@ pub(crate) fn links(site: &Site, assignment: &Assignment, observed: &Observed) -
     links
 }
 
-/// The external network as others may use it: up only when its address is really desired and somebody is there.
+/// The external network as others may use it: up only when it has its address and somebody is there.
 pub(crate) fn wan_state(
     site: &Site,
     desired: &Desired,
@@ -35,13 +36,16 @@ pub(crate) fn wan_state(
 ) -> WanState {
     let Some(network) = site.networks_in(Zone::External).next() else { return WanState::Down };
     let interface = network.interface();
-    if observed.link(&interface).is_some_and(|link| link.up && !link.carrier) {
+    let link = observed.link(&interface);
+    if link.is_some_and(|link| link.up && !link.carrier) {
         return WanState::Unplugged { interface };
     }
     if let Some(Collision { external, network, .. }) = &desired.collision {
         return WanState::Colliding { external: *external, network: network.clone() };
     }
-    let installed = desired.addresses.iter().find(|(name, _)| *name == interface);
+    let has =
+        |address: Ipv4Net| link.is_some_and(|link| observed.addresses_of(link.index).any(|a| a == address));
+    let installed = desired.addresses.iter().find(|(name, address)| *name == interface && has(*address));
     match (&network.address, installed) {
         (Address::Dhcp, Some(_)) => wan.lease_status(site, problems).map_or(WanState::Down, WanState::Up),
         (Address::Dhcp, None) => {

@@ -28,8 +28,8 @@ pub(crate) struct Store<L> {
     /// Port pins in force.
     pins: Vec<Pin>,
     pins_saved: bool,
-    /// The disk fails to read its pins: those in force are not written over them.
-    pins_unreadable: bool,
+    /// Why the disk cannot read its pins: those in force are not written over them.
+    pins_unreadable: Option<std::io::Error>,
     /// The last lease.
     lease: Option<L>,
     lease_saved: bool,
@@ -48,7 +48,7 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
             attached: false,
             pins: Vec::new(),
             pins_saved: true,
-            pins_unreadable: false,
+            pins_unreadable: None,
             lease: None,
             lease_saved: true,
         })
@@ -62,6 +62,16 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
     /// The last lease.
     pub(crate) fn lease(&self) -> Option<&L> {
         self.lease.as_ref()
+    }
+
+    /// What an operator has to know of it.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let error = self.pins_unreadable.as_ref()?;
+        Some(format!(
+            "the disk cannot read which port is which ({}: {error}): ports are named by their place on the bus until \
+             it can; see that the cables are in the right ones, and have the disk replaced",
+            self.ports_path.display()
+        ))
     }
 
     /// Remembers pins; written by the next [`Self::sync`].
@@ -93,7 +103,7 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
         if !self.attached {
             return false;
         }
-        if !self.pins_saved && !self.pins_unreadable {
+        if !self.pins_saved && self.pins_unreadable.is_none() {
             self.pins_saved = self.disk.write(&self.ports_path, &self.pins, Privacy::Public);
         }
         if !self.lease_saved {
@@ -106,9 +116,15 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
     fn read(&mut self) -> bool {
         let Some(ports) = self.disk.read(&self.ports_path) else { return false };
         let Some(lease) = self.disk.read(&self.lease_path) else { return false };
-        self.pins_unreadable = ports.is_err();
-        let ports = readable(&self.ports_path, ports);
         let lease = readable(&self.lease_path, lease);
+        let ports = match ports {
+            // A directory in its place has no pins that could be lost.
+            Err(error) if error.kind() != std::io::ErrorKind::IsADirectory => {
+                self.pins_unreadable = Some(error);
+                None
+            }
+            ports => readable(&self.ports_path, ports),
+        };
         let ports = self.parse::<Vec<Pin>>(self.ports_path.clone(), ports);
         let lease = self.parse::<Option<L>>(self.lease_path.clone(), lease);
         match ports.filter(|pins| !pins.is_empty()) {
@@ -324,8 +340,26 @@ mod tests {
         store.set_pins(vec![pin("port2")]);
         store.sync();
         assert_eq!(store.pins(), [pin("port2")], "those found out are in force");
+        assert!(store.problem().is_some_and(|problem| problem.contains("netd/ports.json: ")));
         assert!(ports.is_symlink(), "what may be readable tomorrow is left alone");
         assert_eq!(std::fs::read(&lease).unwrap(), b"7", "a lease is of today");
+    }
+
+    #[test]
+    fn directories_in_their_place_are_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["netd/ports.json/x", "netd/wan-lease.json/x"] {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let mut store = store(dir.path());
+        store.set_pins(vec![pin("port1")]);
+        store.set_lease(Some(7));
+        assert!(store.sync());
+        assert!(store.problem().is_none());
+        for name in ["ports.json", "wan-lease.json"] {
+            assert!(dir.path().join("netd").join(name).is_file());
+            assert!(dir.path().join("netd").join(format!("{name}.damaged")).is_dir());
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use kontor_status::{DnsStatus, NetStatus, WanLease, WanState};
+use kontor_status::{DnsStatus, NetStatus, WanLease};
 
 use super::*;
 
