@@ -73,14 +73,12 @@ impl Routes {
 
     /// Whether `name` is in a forward zone that this machine's own servers have: asking them costs nothing.
     pub(crate) fn is_here(&mut self, name: &Name) -> bool {
-        self.zone_of(name).is_some() && self.of(name).addresses().all(|address| address.ip().is_loopback())
+        self.zone_of(name).is_some() && self.of(name).are_here()
     }
 
     /// Whether there is a forward zone that this machine's own servers have.
     pub(crate) fn has_zone_here(&self) -> bool {
-        self.zones
-            .iter()
-            .any(|(_, upstreams)| upstreams.addresses().all(|address| address.ip().is_loopback()))
+        self.zones.iter().any(|(_, upstreams)| upstreams.are_here())
     }
 
     /// Whether `name` is in a forward zone whose servers have all been silent for a while.

@@ -79,6 +79,11 @@ impl Upstreams {
         self.list.iter().map(|upstream| upstream.address)
     }
 
+    /// Whether all are on this machine.
+    pub(crate) fn are_here(&self) -> bool {
+        self.addresses().all(|address| address.ip().is_loopback())
+    }
+
     /// The best upstream not in `tried`; when all were tried, the best of all.
     pub(crate) fn choose(&self, now: Instant, tried: &[SocketAddr], random: u64) -> Option<SocketAddr> {
         let untried = |upstream: &&Upstream| !tried.contains(&upstream.address);

@@ -117,6 +117,7 @@ impl<L: Serialize + DeserializeOwned + PartialEq + Clone> Store<L> {
         let Some(ports) = self.disk.read(&self.ports_path) else { return false };
         let Some(lease) = self.disk.read(&self.lease_path) else { return false };
         let lease = readable(&self.lease_path, lease);
+        self.pins_unreadable = None;
         let ports = match ports {
             // A directory in its place has no pins that could be lost.
             Err(error) if error.kind() != std::io::ErrorKind::IsADirectory => {
